@@ -1,0 +1,15 @@
+//! Engines: which families of a page mean what, and how a page becomes one [`EndpointLoad`](crate::EndpointLoad).
+//!
+//! [`families`] is the table of names per engine, [`PageReader`] reads pages by it: scan, choose the engine, settle each series
+//! (first of equals, newest name of a renamed pair, valid values only), combine by meaning.
+
+mod combine;
+mod families;
+mod lora;
+mod reader;
+
+pub use families::{Engine, FamilySpec, Signal, families};
+pub use reader::{PageClock, PageReader, ReadError, Reading, SeriesUse, SeriesVerdict};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,34 @@
+//! What weir knows of a pool: pages in, loads stored, snapshots out.
+//!
+//! Pure: no sockets, no Kubernetes; the clock is an argument. Data flows through the modules in the order below.
+//!
+//! 1. [`pool`]: what a pool and its endpoints are, as discovery describes them.
+//! 2. [`page`]: bytes of an exposition page to samples.
+//! 3. [`engine`]: samples to one [`EndpointLoad`], by the table of each engine's names.
+//! 4. [`store`](Datastore): loads into cells, one writer each ([`EndpointWriter`], [`PickerWriter`]), topology by one
+//!    [`TopologyWriter`].
+//! 5. [`snapshot`](PoolSnapshot): a pool at one moment, computed when read, with [`selector`] and [`Saturation`].
+//! 6. [`catalog`]: every family served of a pool, with unit, meaning and the right target type.
+
+pub mod catalog;
+pub mod engine;
+mod load;
+pub mod page;
+pub mod pool;
+mod saturation;
+pub mod selector;
+mod snapshot;
+mod store;
+
+pub use load::{
+    Combined, Counters, EndpointLoad, EndpointStatus, Failure, FailureKind, LoraLoad, PickerLoad, PickerStatus, UnitLoad, Unused,
+};
+pub use pool::{EndpointAddress, EndpointSpec, EndpointState, MetricsSource, PoolId, PoolSpec, Scheme};
+pub use saturation::{Saturation, Thresholds};
+pub use selector::Selector;
+pub use snapshot::{
+    Coverage, EndpointView, FRESH_AT_LEAST, FRESH_AT_MOST, Freshness, LoadSignal, Measured, Measurement, PoolSnapshot, Unknown,
+};
+pub use store::{
+    Datastore, Endpoint, EndpointKey, EndpointWriter, PickerKey, PickerWriter, TopologyChange, TopologyWriter, datastore,
+};

@@ -1,0 +1,107 @@
+//! A value, or why there is none.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+/// A known value and how old it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measured {
+    /// The value, in the unit of its family.
+    pub value: f64,
+    /// When the oldest page was asked for that went into it.
+    pub as_of: Instant,
+}
+
+/// A value, or why there is none.
+pub type Measurement = Result<Measured, Unknown>;
+
+/// Why a value is not known. Unknown never scales down, never wakes, never sheds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Unknown {
+    /// There are endpoints, none of them ready.
+    NoneReady {
+        /// How many there are.
+        endpoints: usize,
+    },
+    /// There are ready endpoints, none of them with a fresh page.
+    NoneFresh {
+        /// How many are ready.
+        ready: usize,
+        /// The youngest page there is, if any.
+        last_read: Option<Instant>,
+        /// What the last attempt at one of them met with.
+        problem: Option<Arc<str>>,
+    },
+    /// The fresh pages do not carry the signal.
+    NoSignal {
+        /// Its key.
+        signal: &'static str,
+        /// How many fresh pages there are.
+        fresh: usize,
+    },
+    /// Too few ready endpoints are fresh to speak for all.
+    BelowHalf {
+        /// Fresh ones with the signal.
+        fresh: usize,
+        /// Ready ones.
+        ready: usize,
+        /// What the last attempt at one of the others met with.
+        problem: Option<Arc<str>>,
+    },
+    /// A picker of the pool holds requests and cannot be asked how many.
+    HeldUnknown {
+        /// When one last told.
+        last_read: Option<Instant>,
+        /// What the last attempt met with.
+        problem: Option<Arc<str>>,
+    },
+    /// No picker of the pool is known or has told anything yet, so nobody can say what is held.
+    NoPicker,
+}
+
+impl Unknown {
+    /// When the value was last known, if it ever was.
+    pub fn last_known(&self) -> Option<Instant> {
+        match self {
+            Self::NoneFresh { last_read, .. } | Self::HeldUnknown { last_read, .. } => *last_read,
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let problem = match self {
+            Self::NoneReady { endpoints } => {
+                write!(formatter, "none of its {endpoints} endpoints is ready")?;
+                &None
+            }
+            Self::NoneFresh { ready, problem, .. } => {
+                write!(formatter, "none of its {ready} ready endpoints has fresh metrics")?;
+                problem
+            }
+            Self::NoSignal { signal, fresh } => {
+                write!(formatter, "none of its {fresh} readable metrics pages carries {signal}")?;
+                &None
+            }
+            Self::BelowHalf { fresh, ready, problem } => {
+                write!(formatter, "only {fresh} of its {ready} ready endpoints have fresh metrics, a total needs half")?;
+                problem
+            }
+            Self::HeldUnknown { problem, .. } => {
+                write!(formatter, "its endpoint picker holds requests and cannot be read")?;
+                problem
+            }
+            Self::NoPicker => {
+                write!(formatter, "no endpoint picker of it is known that tells how many requests it holds")?;
+                &None
+            }
+        };
+        match problem {
+            Some(problem) => write!(formatter, ": {problem}"),
+            None => Ok(()),
+        }
+    }
+}
