@@ -1,0 +1,75 @@
+//! The pools as series, computed when the page is written.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+use tokio::time::Instant;
+use weir_datastore::{Datastore, EndpointView, Freshness, PoolSnapshot, catalog};
+
+/// Writes every family of the catalog for every pool. A value that is not known is not written.
+#[derive(Debug)]
+pub struct PoolSeries {
+    datastore: Datastore,
+    endpoint_series: usize,
+}
+
+impl PoolSeries {
+    /// Series of the pools in `datastore`, at most `endpoint_series` per pool of those that name an endpoint.
+    pub fn new(datastore: Datastore, endpoint_series: usize) -> Self {
+        Self { datastore, endpoint_series }
+    }
+}
+
+impl Collector for PoolSeries {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let pools = self.datastore.snapshots(Instant::now());
+        let pool_labels = |pool: &PoolSnapshot| [("name", pool.id.name.to_string()), ("namespace", pool.id.namespace.to_string())];
+        for family in catalog::FAMILIES {
+            let series = pools.iter().filter_map(|pool| Some((pool_labels(pool), (family.measure)(pool).ok()?.value)));
+            write(&mut encoder, family.name, family.help, series)?;
+        }
+        let (name, help) = catalog::ENDPOINTS;
+        let by_state = pools.iter().flat_map(|pool| {
+            Freshness::ALL.map(|state| {
+                let [name, namespace] = pool_labels(pool);
+                ([name, namespace, ("state", state.label().to_owned())], pool.coverage.count(state) as f64)
+            })
+        });
+        write(&mut encoder, name, help, by_state)?;
+        let (name, help) = catalog::PER_POD_QUEUE_SIZE;
+        let by_endpoint = pools.iter().flat_map(|pool| {
+            let waiting = |view: &EndpointView| Some((view.endpoint.spec.clone(), view.fresh_load()?.waiting?.value));
+            pool.endpoints.iter().filter_map(waiting).take(self.endpoint_series).map(|(endpoint, waiting)| {
+                let [name, namespace] = pool_labels(pool);
+                // Upstream's form of the label.
+                let pod = format!("{}-rank-{}", endpoint.pod, endpoint.rank);
+                ([name, namespace, ("model_server_pod", pod)], waiting)
+            })
+        });
+        write(&mut encoder, name, help, by_endpoint)?;
+        let left_out =
+            pools.iter().map(|pool| (pool_labels(pool), pool.coverage.fresh.saturating_sub(self.endpoint_series) as f64));
+        let help = "Fresh endpoints of the pool beyond the limit on series that name an endpoint.";
+        write(&mut encoder, "weir_exporter_endpoint_series_left_out", help, left_out)
+    }
+}
+
+fn write<const LABELS: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: impl Iterator<Item = ([(&'static str, String); LABELS], f64)>,
+) -> Result<(), fmt::Error> {
+    let mut series = series.peekable();
+    if series.peek().is_none() {
+        return Ok(());
+    }
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, value) in series {
+        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
