@@ -1,0 +1,29 @@
+# `make` lists what there is.
+
+.DEFAULT_GOAL := help
+.PHONY: help test quick lint deny bench demo clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: ## Everything that CI runs, with a summary line
+	@tests/all
+
+quick: ## The Rust tests
+	cargo test --workspace --locked
+
+lint: ## Formatting and clippy, warnings refused
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+deny: ## Licences, banned and foreign dependencies
+	cargo deny --locked --offline check bans licenses sources
+
+bench: ## The benchmarks of docs/benchmarks.md
+	cargo bench --locked -p weir-datastore
+
+demo: ## The whole line on this machine, for a minute
+	cargo run --release --locked -- demo --for 60s
+
+clean: ## Remove what was built
+	cargo clean
