@@ -1,0 +1,158 @@
+//! Everything that can be wrong with a request, and the one map from there to HTTP and `metav1.Status`.
+//!
+//! A message is what its user reads in `kubectl describe hpa`: it names metric, pool and way out. No answer carries `Retry-After`:
+//! the autoscaler's client would sleep and retry inside its loop instead of going on to the next object.
+
+use http::StatusCode;
+use thiserror::Error;
+use weir_datastore::selector::SelectorError;
+
+use crate::GROUP;
+use crate::quantity::QuantityError;
+use crate::wire::{Details, Status};
+
+/// Longest message in bytes: it becomes the text of an event.
+const LONGEST_MESSAGE: usize = 4096;
+
+/// Longest text of the caller's that a message repeats, in characters.
+const LONGEST_SHOWN: usize = 128;
+
+/// Most names in a list.
+const MOST_LISTED: usize = 10;
+
+/// Why a request has no value for an answer.
+#[derive(Debug, Error)]
+pub(crate) enum ApiError {
+    #[error(
+        "the server could not find the requested resource: nothing is served at {path}, the external metrics are at \
+         /apis/{group}/namespaces/NAMESPACE/METRIC", group = GROUP.name
+    )]
+    UnknownPath { path: String },
+    #[error("the URL cannot be decoded: {problem}: {part:?}")]
+    MalformedUrl { part: String, problem: String },
+    #[error("{verb} is not supported on resources of kind {kind:?}")]
+    Method { verb: String, kind: String },
+    #[error("only the following media types are accepted: application/json")]
+    NotAcceptable,
+
+    #[error("{0}")]
+    Selector(#[from] SelectorError),
+    #[error("the label selector has {length} bytes, at most {most} are read: select fewer pools at a time")]
+    SelectorTooLong { length: usize, most: usize },
+    #[error("Metric label: {key:?} is not allowed: the allowed ones are {allowed}, and pod.KEY for the label KEY of pods")]
+    LabelNotAllowed { key: String, allowed: String },
+    #[error("{asked}: a reducer is chosen once, with =, and is one of {known}")]
+    Reducer { asked: String, known: String },
+    #[error("Operation: {reducer:?} is not implemented: the reducers implemented are {known}")]
+    ReducerNotImplemented { reducer: String, known: String },
+    #[error(
+        "{metric}.{group} is forbidden: the selector asks for {asked}, but the request is for namespace {namespace:?}: ask in the \
+         pool's own namespace, or let the adapter allow selectors across namespaces", group = GROUP.group
+    )]
+    OtherNamespace { metric: String, asked: String, namespace: String },
+
+    #[error("the server could not find the metric {metric} for inference pools{near}: list all with kubectl get --raw /apis/{group}",
+        group = GROUP.name)]
+    UnknownMetric { metric: String, near: String },
+    #[error("the server could not find the metric {metric} for {asked}: {there}")]
+    NoPool { metric: String, asked: String, there: String },
+    #[error(
+        "{metric} is a value per endpoint and {asked} matches {count} pools ({pools}), which the autoscaler would add up: choose \
+        one with the selector name=POOL, or use {total}"
+    )]
+    SeveralPools { metric: String, asked: String, count: usize, pools: String, total: String },
+
+    #[error("{metric} of pool {pool} is not known: {cause}{since}")]
+    Unknown { metric: String, pool: String, cause: String, since: String },
+    #[error("Internal error occurred: {metric} for {asked}: {source}")]
+    NotAnAmount { metric: String, asked: String, source: QuantityError },
+}
+
+impl ApiError {
+    pub(crate) fn code(&self) -> StatusCode {
+        self.code_and_reason().0
+    }
+
+    /// The object in which Kubernetes' clients read the failure.
+    pub(crate) fn status(&self) -> Status {
+        let (code, reason) = self.code_and_reason();
+        let details = match self {
+            Self::Method { kind, .. } => Some(Details { group: GROUP.group, kind: kind.clone() }),
+            Self::OtherNamespace { metric, .. } => Some(Details { group: GROUP.group, kind: metric.clone() }),
+            _ => None,
+        };
+        Status::failure(code.as_u16(), reason, cut(self.to_string()), details)
+    }
+
+    fn code_and_reason(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::MalformedUrl { .. }
+            | Self::Selector(_)
+            | Self::SelectorTooLong { .. }
+            | Self::LabelNotAllowed { .. }
+            | Self::Reducer { .. }
+            | Self::SeveralPools { .. } => (StatusCode::BAD_REQUEST, "BadRequest"),
+            Self::OtherNamespace { .. } => (StatusCode::FORBIDDEN, "Forbidden"),
+            Self::UnknownPath { .. } | Self::UnknownMetric { .. } | Self::NoPool { .. } => (StatusCode::NOT_FOUND, "NotFound"),
+            Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
+            Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "NotAcceptable"),
+            Self::NotAnAmount { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+            // The reason is the one that GKE's adapter gives.
+            Self::ReducerNotImplemented { .. } => (StatusCode::NOT_IMPLEMENTED, "BadRequest"),
+            Self::Unknown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+        }
+    }
+}
+
+/// A caller's text, short enough to be repeated.
+pub(crate) fn shown(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The first of `names`, and how many more there are.
+pub(crate) fn listed(names: &[String]) -> String {
+    let first = names.iter().take(MOST_LISTED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MOST_LISTED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+fn cut(mut message: String) -> String {
+    if message.len() > LONGEST_MESSAGE {
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE - "…".len()));
+        message.push('…');
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_texts_are_bounded() {
+        let names: Vec<_> = (0..12).map(|number| format!("p{number}")).collect();
+        assert_eq!(listed(&names[..0]), "");
+        assert_eq!(listed(&names[..10]), "p0, p1, p2, p3, p4, p5, p6, p7, p8, p9");
+        assert_eq!(listed(&names), "p0, p1, p2, p3, p4, p5, p6, p7, p8, p9 and 2 more");
+        assert_eq!(shown(&"é".repeat(128)), "é".repeat(128));
+        assert_eq!(shown(&"é".repeat(129)), format!("{}…", "é".repeat(128)));
+        assert_eq!(cut("x".repeat(4096)).len(), 4096);
+        let long = cut("é".repeat(4096));
+        assert!(long.len() <= 4096 && long.len() > 4090 && long.ends_with('…'), "{}", long.len());
+    }
+
+    #[test]
+    fn a_value_that_is_none_is_an_internal_error() {
+        let error =
+            ApiError::NotAnAmount { metric: "m".into(), asked: "a request".into(), source: QuantityError::NotAnAmount(f64::NAN) };
+        assert_eq!(
+            serde_json::to_string(&error.status()).unwrap(),
+            r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"Internal error occurred: m for a request: NaN is not a value that an autoscaler can be given","reason":"InternalError","code":500}"#
+        );
+    }
+}
