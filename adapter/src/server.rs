@@ -10,7 +10,9 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use weir_datastore::Datastore;
 use weir_datastore::catalog::Family;
+use weir_serving::RequestLabels;
 
+use crate::GROUP;
 use crate::accept::accepts_json;
 use crate::config::AdapterConfig;
 use crate::error::{ApiError, shown};
@@ -35,10 +37,28 @@ pub fn router(datastore: Datastore, config: AdapterConfig, registry: &mut Regist
 }
 
 async fn answer(State(adapter): State<Arc<Adapter>>, request: Request) -> Response {
+    let route = Route::read(request.uri().path());
+    let labels = labels(&route);
+    let mut response = respond(&adapter, &request, route);
+    response.extensions_mut().insert(labels);
+    response
+}
+
+/// What the request is counted as: names of ours, never the request's.
+fn labels(route: &Result<Route, ApiError>) -> RequestLabels {
+    let (verb, resource) = match route {
+        Ok(Route::Metric { metric, .. }) => ("LIST", names::family(metric).map_or("unknown", |family| family.name)),
+        Ok(Route::Groups | Route::Group | Route::Resources) => ("GET", "discovery"),
+        Err(_) => ("GET", "unknown"),
+    };
+    RequestLabels { verb, group: GROUP.group, version: GROUP.version, resource: resource.into() }
+}
+
+fn respond(adapter: &Adapter, request: &Request, route: Result<Route, ApiError>) -> Response {
     let parameters = Parameters::read(request.uri().query().unwrap_or_default());
     let user_agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     let pretty = parameters.as_ref().is_ok_and(|parameters| parameters.is_pretty(user_agent));
-    let route = match Route::read(request.uri().path()) {
+    let route = match route {
         Ok(route) => route,
         Err(error) => return failure(&error, pretty),
     };

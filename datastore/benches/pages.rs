@@ -9,7 +9,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tokio::time::Instant;
-use weir_datastore::engine::{PageClock, PageReader};
+use weir_datastore::engine::{PageClock, PageMemory, PageReader};
 use weir_datastore::page::{Effort, Format, ScanLimits, Wanted, scan};
 
 /// About the size of the page of a vLLM server with one engine and some LoRA traffic.
@@ -52,7 +52,7 @@ fn pages(criterion: &mut Criterion) {
     let names =
         ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "prompt_tokens_total", "generation_tokens_total"];
     let wanted = Wanted::new(names.map(|name| format!("vllm_{name}")).iter().map(String::as_str));
-    let reader = PageReader::new(None);
+    let reader = PageReader::new(None, &[]);
     let clock = PageClock { asked_at: Instant::now(), wall_ms: 0, stale_after_ms: 2_000 };
     let scanned = |page: &str, effort| {
         let mut samples = Vec::with_capacity(64);
@@ -69,7 +69,9 @@ fn pages(criterion: &mut Criterion) {
     group.bench_function("scan, wanted lines", |bencher| bencher.iter(|| scanned(black_box(&plain), Effort::WantedLines)));
     group.bench_function("scan, every line", |bencher| bencher.iter(|| scanned(black_box(&plain), Effort::EveryLine)));
     group.bench_function("read into a load", |bencher| {
-        bencher.iter(|| reader.read(black_box(page.as_bytes()), Format::Text, clock).map(|load| load.running));
+        bencher.iter(|| {
+            reader.read(black_box(page.as_bytes()), Format::Text, clock, &mut PageMemory::default()).map(|load| load.running)
+        });
     });
     group.sample_size(20);
     group.bench_function("prometheus-parse", |bencher| {

@@ -3,8 +3,9 @@
 //! Names are those of the Gateway API Inference Extension's picker where it has one. The target type is what keeps users from the
 //! trap of scaling on a mean as if it were a total: a mean with `AverageValue` is divided by the replica count once more.
 
+use crate::load::LoadSignal;
 use crate::saturation::Saturation;
-use crate::snapshot::{LoadSignal, Measured, Measurement, PoolSnapshot};
+use crate::snapshot::{Measured, Measurement, PoolSnapshot};
 
 /// The unit of a family's values.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

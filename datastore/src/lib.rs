@@ -21,13 +21,14 @@ mod snapshot;
 mod store;
 
 pub use load::{
-    Combined, Counters, EndpointLoad, EndpointStatus, Failure, FailureKind, LoraLoad, PickerLoad, PickerStatus, UnitLoad, Unused,
+    Combined, Counters, EndpointLoad, EndpointStatus, Failure, FailureKind, LoadSignal, LoraLoad, PickerLoad, PickerStatus,
+    UnitLoad, Unused,
 };
 pub use pool::{EndpointAddress, EndpointSpec, EndpointState, MetricsSource, PoolId, PoolSpec, Scheme};
 pub use saturation::{Saturation, Thresholds};
 pub use selector::Selector;
 pub use snapshot::{
-    Coverage, EndpointView, FRESH_AT_LEAST, FRESH_AT_MOST, Freshness, LoadSignal, Measured, Measurement, PoolSnapshot, Unknown,
+    Coverage, EndpointView, FRESH_AT_LEAST, FRESH_AT_MOST, Freshness, Measured, Measurement, PoolSnapshot, Unknown,
 };
 pub use store::{
     Datastore, Endpoint, EndpointKey, EndpointWriter, PickerKey, PickerWriter, TopologyChange, TopologyWriter, datastore,

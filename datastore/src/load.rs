@@ -7,6 +7,27 @@ use tokio::time::Instant;
 
 use crate::engine::Engine;
 
+/// A load signal that pools aggregate.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum LoadSignal {
+    /// Requests in execution.
+    Running,
+    /// Requests queued in servers.
+    Waiting,
+    /// Share of the KV cache in use.
+    KvCacheUtilization,
+}
+
+impl LoadSignal {
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Self::Running => "running requests",
+            Self::Waiting => "waiting requests",
+            Self::KvCacheUtilization => "the KV cache utilization",
+        }
+    }
+}
+
 /// A signal over the engines (data-parallel ranks) and models of one server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Combined {
@@ -29,6 +50,10 @@ pub struct UnitLoad {
     pub waiting: Option<f64>,
     /// Share of the KV cache in use, 0..1.
     pub kv_cache_utilization: Option<f64>,
+    /// Requests queued in the API process in front of the engine; not part of `waiting`.
+    pub api_waiting: Option<f64>,
+    /// Most requests in execution at once.
+    pub max_running: Option<f64>,
     /// Tokens per KV block.
     pub block_size: Option<u64>,
     /// KV blocks.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::engine::Engine;
+use crate::engine::{CustomFamily, Engine};
 
 /// Namespace and name of a pool.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -118,11 +118,13 @@ pub struct MetricsSource {
     pub path: Arc<str>,
     /// What writes the pages; none: whatever they show.
     pub engine: Option<Engine>,
+    /// Families that the pool names itself, in place of the engine's own for the same signals.
+    pub families: Arc<[CustomFamily]>,
 }
 
 impl Default for MetricsSource {
     fn default() -> Self {
-        Self { scheme: Scheme::default(), path: "/metrics".into(), engine: None }
+        Self { scheme: Scheme::default(), path: "/metrics".into(), engine: None, families: Arc::default() }
     }
 }
 
@@ -156,6 +158,11 @@ pub struct EndpointSpec {
 }
 
 impl EndpointSpec {
+    /// The engine that the pod's labels name, if they name one that is known.
+    pub fn labelled_engine(&self) -> Option<Engine> {
+        Engine::POD_LABELS.iter().find_map(|label| self.labels.get(*label)?.parse().ok())
+    }
+
     /// A ready endpoint that is its own pod: what a file describes.
     pub fn standalone(address: EndpointAddress) -> Self {
         Self {

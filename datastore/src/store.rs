@@ -185,12 +185,13 @@ impl TopologyWriter {
 }
 
 fn key(pool: &PoolId, metrics: &MetricsSource, spec: &EndpointSpec) -> EndpointKey {
+    let engine = spec.labelled_engine().or(metrics.engine);
     EndpointKey {
         pool: pool.clone(),
         address: spec.address.clone(),
         pod: spec.pod.clone(),
         pod_uid: spec.pod_uid.clone(),
-        metrics: metrics.clone(),
+        metrics: MetricsSource { engine, ..metrics.clone() },
     }
 }
 

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
-use weir_datastore::engine::{PageClock, PageReader};
+use weir_datastore::engine::{PageClock, PageMemory, PageReader};
 use weir_datastore::page::Format;
 use weir_datastore::{EndpointSpec, FailureKind, PickerLoad, PoolSpec, datastore};
 
@@ -25,7 +25,7 @@ async fn exporter() -> Router {
     let page =
         "vllm:num_requests_running 3\nvllm:num_requests_waiting 1\nvllm:kv_cache_usage_perc 0.5\nvllm:prompt_tokens_total x\n";
     let clock = PageClock { asked_at: now, wall_ms: 0, stale_after_ms: 2_000 };
-    let load = PageReader::new(None).read(page.as_bytes(), Format::Text, clock).unwrap();
+    let load = PageReader::new(None, &[]).read(page.as_bytes(), Format::Text, clock, &mut PageMemory::default()).unwrap();
     change.added[0].succeeded(load, Duration::from_secs(1));
     change.added[1].failed(FailureKind::Connect, "http://10.0.0.2:8000/metrics: connection refused", now);
     change.added_pickers[0].succeeded(PickerLoad { read_at: now, held: 4, arrivals: 9 }, Duration::from_secs(1));

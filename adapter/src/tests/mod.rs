@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use tower::ServiceExt;
-use weir_datastore::engine::{PageClock, PageReader};
+use weir_datastore::engine::{PageClock, PageMemory, PageReader};
 use weir_datastore::page::Format;
 use weir_datastore::{
     EndpointSpec, EndpointState, EndpointWriter, FailureKind, PickerLoad, PickerWriter, PoolId, PoolSpec, TopologyWriter, datastore,
@@ -106,7 +106,10 @@ impl Bench {
         );
         let clock = PageClock { asked_at: Instant::now(), wall_ms: 0, stale_after_ms: 60_000 };
         for writer in self.endpoints.iter_mut().filter(|writer| writer.key().address.as_str() == address) {
-            writer.succeeded(PageReader::new(None).read(page.as_bytes(), Format::Text, clock).unwrap(), INTERVAL);
+            writer.succeeded(
+                PageReader::new(None, &[]).read(page.as_bytes(), Format::Text, clock, &mut PageMemory::default()).unwrap(),
+                INTERVAL,
+            );
         }
         self
     }

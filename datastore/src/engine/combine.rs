@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::families::{Engine, FamilySpec, Signal};
+use super::families::{Engine, FamilySpec, Several, Signal};
 use super::lora::NewestLora;
+use super::memory::process;
 use super::reader::{PageClock, SeriesVerdict};
 use crate::load::{Combined, Counters, EndpointLoad, UnitLoad, Unused};
 use crate::page::{Labels, PageReport, Sample};
@@ -26,6 +27,8 @@ pub(super) struct Combiner<'page> {
     /// By rank; under none where the page names no rank.
     geometry: HashMap<Option<Arc<str>>, Geometry>,
     lora: NewestLora,
+    /// The process whose series count, where series name theirs.
+    live_process: Option<u64>,
     unused: Unused,
 }
 
@@ -39,7 +42,19 @@ struct Series {
     /// The tensor-parallel (pipeline, expert) rank whose series count.
     parallel_rank: u64,
     sum: f64,
+    highest: f64,
     count: f64,
+    several: Several,
+}
+
+impl Series {
+    fn value(&self) -> f64 {
+        match self.several {
+            Several::Sum => self.sum,
+            Several::Mean => self.sum / self.count,
+            Several::Max => self.highest,
+        }
+    }
 }
 
 /// Block size and blocks of a rank.
@@ -49,7 +64,7 @@ struct Geometry {
 }
 
 impl<'page> Combiner<'page> {
-    pub(super) fn new(engine: Engine, clock: PageClock) -> Self {
+    pub(super) fn new(engine: Engine, clock: PageClock, live_process: Option<u64>) -> Self {
         Self {
             engine,
             clock,
@@ -60,23 +75,27 @@ impl<'page> Combiner<'page> {
             counters: Vec::new(),
             geometry: HashMap::new(),
             lora: NewestLora::new(clock.wall_ms),
+            live_process,
             unused: Unused::default(),
         }
     }
 
     /// To be told of every name on the page before the first [`Self::add`].
-    pub(super) fn sees(&mut self, spec: FamilySpec) {
+    pub(super) fn sees(&mut self, spec: &FamilySpec) {
         let best = self.preferred.entry(spec.signal).or_insert(spec.preference);
         *best = spec.preference.min(*best);
     }
 
-    pub(super) fn add(&mut self, sample: &Sample<'page>, spec: FamilySpec) -> SeriesVerdict {
+    pub(super) fn add(&mut self, sample: &Sample<'page>, spec: &FamilySpec) -> SeriesVerdict {
         if self.preferred.get(&spec.signal).is_some_and(|best| *best < spec.preference) {
             return SeriesVerdict::OlderName;
         }
         // SGLang writes the total over request priorities with an empty label, and the parts beside it.
         if self.engine == Engine::Sglang && sample.labels.get("priority").is_some_and(|priority| !priority.is_empty()) {
             return SeriesVerdict::PartOfTotal;
+        }
+        if self.live_process.is_some() && process(sample).is_some_and(|process| Some(process) != self.live_process) {
+            return SeriesVerdict::DeadProcess;
         }
         if !self.seen.insert((spec.signal, spec.preference, sample.labels.identity())) {
             self.unused.duplicates += 1;
@@ -94,17 +113,17 @@ impl<'page> Combiner<'page> {
             Signal::Marker => {}
             Signal::LoraInfo => self.lora.add(sample),
             Signal::CacheInfo => {
-                let rank = sample.labels.get(self.engine.rank_label()).map(Arc::from);
+                let rank = self.engine.rank_label().and_then(|label| sample.labels.get(label)).map(Arc::from);
                 self.geometry.entry(rank).or_insert_with(|| geometry(&sample.labels, self.engine));
             }
             Signal::Running
             | Signal::Waiting
             | Signal::KvCacheUtilization
+            | Signal::ApiWaiting
+            | Signal::MaxRunning
             | Signal::BlockSize
             | Signal::Blocks
-            | Signal::CacheTokens => {
-                return self.add_to_unit(sample, spec.signal);
-            }
+            | Signal::CacheTokens => return self.add_to_unit(sample, spec),
             counter => match self.counters.iter_mut().find(|(signal, _)| *signal == counter) {
                 Some((_, sum)) => *sum += sample.value,
                 None => self.counters.push((counter, sample.value)),
@@ -113,8 +132,10 @@ impl<'page> Combiner<'page> {
         SeriesVerdict::Used
     }
 
-    fn add_to_unit(&mut self, sample: &Sample<'page>, signal: Signal) -> SeriesVerdict {
-        let key = (sample.labels.get("model_name"), sample.labels.get(self.engine.rank_label()));
+    fn add_to_unit(&mut self, sample: &Sample<'page>, spec: &FamilySpec) -> SeriesVerdict {
+        let signal = spec.signal;
+        let label = |name: Option<&str>| name.and_then(|name| sample.labels.get(name));
+        let key = (label(self.engine.model_label()), label(self.engine.rank_label()));
         let unit = match self.unit_of.get(&key) {
             Some(known) => &mut self.units[*known],
             None => {
@@ -125,13 +146,15 @@ impl<'page> Combiner<'page> {
             }
         };
         let parallel_rank = parallel_rank(&sample.labels, self.engine);
-        let fresh = Series { parallel_rank, sum: sample.value, count: 1.0 };
+        let several = spec.several.unwrap_or(if signal == Signal::KvCacheUtilization { Several::Mean } else { Several::Sum });
+        let fresh = Series { parallel_rank, sum: sample.value, highest: sample.value, count: 1.0, several };
         match unit.values.iter_mut().find(|(known, _)| *known == signal) {
             None => unit.values.push((signal, fresh)),
             Some((_, series)) if parallel_rank < series.parallel_rank => *series = fresh,
             Some((_, series)) if parallel_rank > series.parallel_rank => return SeriesVerdict::OtherRank,
             Some((_, series)) => {
                 series.sum += sample.value;
+                series.highest = series.highest.max(sample.value);
                 series.count += 1.0;
             }
         }
@@ -139,19 +162,25 @@ impl<'page> Combiner<'page> {
     }
 
     /// The load, or nothing where the page has no load signal of the engine at all.
-    pub(super) fn finish(mut self, report: &PageReport) -> Option<EndpointLoad> {
-        let load_signals = [Signal::Running, Signal::Waiting, Signal::KvCacheUtilization];
-        if !load_signals.iter().any(|signal| self.preferred.contains_key(signal)) {
+    pub(super) fn finish(self, report: &PageReport) -> Option<EndpointLoad> {
+        let shown = |signal: &Signal| self.preferred.contains_key(signal);
+        let idle_so_far = self.engine.absent_is_zero();
+        let says_something = Signal::LOAD.iter().any(shown) || (idle_so_far && shown(&Signal::Marker));
+        if !says_something {
             return None;
         }
-        self.unused.dropped_lines = report.dropped;
+        let zero_if_absent = |signal, combined: Option<Combined>| match combined {
+            None if idle_so_far && !shown(&signal) => Some(Combined { value: 0.0, hottest: 0.0 }),
+            combined => combined,
+        };
+        let unused = Unused { dropped_lines: report.dropped, ..self.unused };
         let units: Vec<_> = self.units.iter().map(|unit| unit.load(&self.geometry)).collect();
         let counter = |wanted| self.counters.iter().find(|(signal, _)| *signal == wanted).map(|(_, sum)| *sum);
         Some(EndpointLoad {
             engine: self.engine,
             scraped_at: self.clock.asked_at,
-            running: added(units.iter().filter_map(|unit| unit.running)),
-            waiting: added(units.iter().filter_map(|unit| unit.waiting)),
+            running: zero_if_absent(Signal::Running, added(units.iter().filter_map(|unit| unit.running))),
+            waiting: zero_if_absent(Signal::Waiting, added(units.iter().filter_map(|unit| unit.waiting))),
             kv_cache_utilization: averaged(units.iter().filter_map(|unit| unit.kv_cache_utilization)),
             counters: Counters {
                 prompt_tokens: counter(Signal::PromptTokens),
@@ -162,7 +191,7 @@ impl<'page> Combiner<'page> {
             },
             lora: self.lora.finish(),
             units,
-            unused: self.unused,
+            unused,
         })
     }
 }
@@ -170,16 +199,19 @@ impl<'page> Combiner<'page> {
 impl Unit<'_> {
     fn load(&self, geometry: &HashMap<Option<Arc<str>>, Geometry>) -> UnitLoad {
         let series = |wanted| self.values.iter().find(|(signal, _)| *signal == wanted).map(|(_, series)| series);
-        let whole = |wanted| series(wanted).map(|series| series.sum as u64);
+        let value = |wanted| series(wanted).map(Series::value);
+        let whole = |wanted| value(wanted).map(|value| value as u64);
         let (model, rank) = &self.key;
         let rank = rank.as_deref().map(Arc::from);
         let of_rank = geometry.get(&rank).or_else(|| geometry.get(&None));
         UnitLoad {
             model: model.as_deref().map(Arc::from),
             rank: rank.clone().filter(|rank: &Arc<str>| !rank.is_empty()),
-            running: series(Signal::Running).map(|series| series.sum),
-            waiting: series(Signal::Waiting).map(|series| series.sum),
-            kv_cache_utilization: series(Signal::KvCacheUtilization).map(|series| series.sum / series.count),
+            running: value(Signal::Running),
+            waiting: value(Signal::Waiting),
+            kv_cache_utilization: value(Signal::KvCacheUtilization),
+            api_waiting: value(Signal::ApiWaiting),
+            max_running: value(Signal::MaxRunning),
             block_size: whole(Signal::BlockSize).or_else(|| of_rank?.block_size),
             blocks: whole(Signal::Blocks).or_else(|| of_rank?.blocks),
         }
@@ -213,7 +245,9 @@ fn geometry(labels: &Labels<'_>, engine: Engine) -> Geometry {
     let number = |label: &str| labels.get(label).and_then(|text| text.parse().ok());
     let (block_size, blocks) = match engine {
         Engine::Sglang => ("page_size", "num_pages"),
-        Engine::Vllm | Engine::LlmDInferenceSim => ("block_size", "num_gpu_blocks"),
+        // LMDeploy writes 0 for a number of blocks that it does not know.
+        Engine::LmDeploy => ("block_size", ""),
+        _ => ("block_size", "num_gpu_blocks"),
     };
     Geometry { block_size: number(block_size), blocks: number(blocks) }
 }

@@ -2,8 +2,12 @@
 //!
 //! Source: the servers' own metric definitions, read by version; see `docs/engines.md`.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+
+use crate::load::LoadSignal;
 
 /// What kind of server writes a page.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -14,35 +18,90 @@ pub enum Engine {
     LlmDInferenceSim,
     /// SGLang.
     Sglang,
+    /// TensorRT-LLM's own server; metrics at `/prometheus/metrics`.
+    TrtllmServe,
+    /// Triton with the TensorRT-LLM backend.
+    TritonTensorrtLlm,
+    /// Triton with another backend (vLLM): waiting requests only.
+    Triton,
+    /// Hugging Face text-generation-inference.
+    Tgi,
+    /// llama.cpp's server.
+    LlamaCpp,
+    /// LMDeploy.
+    LmDeploy,
+    /// Only the families that the pool itself names.
+    Custom,
 }
 
 impl Engine {
-    /// Every engine, in the order in which detection prefers them.
-    pub const ALL: [Self; 3] = [Self::Vllm, Self::LlmDInferenceSim, Self::Sglang];
+    /// Every engine that a page can be recognised by, in the order in which detection prefers them.
+    pub const DETECTED: [Self; 8] = [
+        Self::Vllm,
+        Self::Sglang,
+        Self::TrtllmServe,
+        Self::TritonTensorrtLlm,
+        Self::Triton,
+        Self::Tgi,
+        Self::LlamaCpp,
+        Self::LmDeploy,
+    ];
 
-    /// The name used in `pools.yaml`, on pages and in output.
+    const NAMES: [(&'static str, Self); 14] = [
+        ("vllm", Self::Vllm),
+        ("llm-d-inference-sim", Self::LlmDInferenceSim),
+        ("sglang", Self::Sglang),
+        ("trtllm-serve", Self::TrtllmServe),
+        ("triton-tensorrt-llm", Self::TritonTensorrtLlm),
+        ("triton", Self::Triton),
+        ("tgi", Self::Tgi),
+        ("llamacpp", Self::LlamaCpp),
+        ("lmdeploy", Self::LmDeploy),
+        ("custom", Self::Custom),
+        // What people write as well.
+        ("trtllm", Self::TrtllmServe),
+        ("triton-trtllm", Self::TritonTensorrtLlm),
+        ("triton-vllm", Self::Triton),
+        ("llama.cpp", Self::LlamaCpp),
+    ];
+
+    /// Pod labels that name the engine: the Gateway API Inference Extension's and llm-d's.
+    pub const POD_LABELS: [&'static str; 2] = ["inference.networking.k8s.io/engine-type", "llm-d.ai/engine-type"];
+
+    /// The name used in `pools.yaml`, on pages and in output; upstream's where its pickers know the engine.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Vllm => "vllm",
-            Self::LlmDInferenceSim => "llm-d-inference-sim",
-            Self::Sglang => "sglang",
-        }
+        Self::NAMES.iter().find(|(_, engine)| *engine == self).map_or("custom", |(name, _)| name)
     }
 
     /// The engine whose names this one uses.
     pub(crate) fn table(self) -> Self {
         match self {
-            Self::Vllm | Self::LlmDInferenceSim => Self::Vllm,
-            Self::Sglang => Self::Sglang,
+            Self::LlmDInferenceSim => Self::Vllm,
+            other => other,
         }
     }
 
     /// The label that tells the engines (data-parallel ranks) of one server apart.
-    pub(crate) fn rank_label(self) -> &'static str {
+    pub(crate) fn rank_label(self) -> Option<&'static str> {
         match self {
-            Self::Vllm | Self::LlmDInferenceSim => "engine",
-            Self::Sglang => "dp_rank",
+            Self::Vllm | Self::LlmDInferenceSim | Self::LmDeploy => Some("engine"),
+            Self::Sglang => Some("dp_rank"),
+            _ => None,
         }
+    }
+
+    /// The label that names the model.
+    pub(crate) fn model_label(self) -> Option<&'static str> {
+        match self {
+            Self::Vllm | Self::LlmDInferenceSim | Self::Sglang | Self::TrtllmServe | Self::LmDeploy => Some("model_name"),
+            Self::TritonTensorrtLlm | Self::Triton => Some("model"),
+            Self::Tgi | Self::LlamaCpp | Self::Custom => None,
+        }
+    }
+
+    /// Whether a family that is not on the page yet stands at zero: text-generation-inference shows a gauge only after its first use.
+    pub(crate) fn absent_is_zero(self) -> bool {
+        self == Self::Tgi
     }
 }
 
@@ -56,8 +115,9 @@ impl FromStr for Engine {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|engine| engine.name() == name).ok_or_else(|| {
-            let known: Vec<_> = Self::ALL.iter().map(|engine| engine.name()).collect();
+        let found = Self::NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, engine)| *engine).ok_or_else(|| {
+            let known: Vec<_> = Self::NAMES.iter().filter(|(name, engine)| engine.name() == *name).map(|(name, _)| *name).collect();
             format!("unknown engine `{name}`: one of auto, {}", known.join(", "))
         })
     }
@@ -82,6 +142,10 @@ pub enum Signal {
     PrefixQueries,
     /// Of those, found (counter).
     PrefixHits,
+    /// Requests queued in the API process in front of the engine (gauge); not part of [`Signal::Waiting`].
+    ApiWaiting,
+    /// Most requests in execution at once (gauge).
+    MaxRunning,
     /// Tokens per KV block (gauge).
     BlockSize,
     /// KV blocks in all (gauge).
@@ -97,6 +161,9 @@ pub enum Signal {
 }
 
 impl Signal {
+    /// The signals that pools aggregate: a page without any of them says nothing of load.
+    pub(crate) const LOAD: [Self; 3] = [Self::Running, Self::Waiting, Self::KvCacheUtilization];
+
     /// The key used in output.
     pub fn key(self) -> &'static str {
         match self {
@@ -108,6 +175,8 @@ impl Signal {
             Self::Preemptions => "preemptions",
             Self::PrefixQueries => "prefix_queries",
             Self::PrefixHits => "prefix_hits",
+            Self::ApiWaiting => "api_waiting",
+            Self::MaxRunning => "max_running",
             Self::BlockSize => "block_size",
             Self::Blocks => "blocks",
             Self::CacheTokens => "cache_tokens",
@@ -123,7 +192,7 @@ impl Signal {
         /// More requests than any server can hold: beyond it a number is garbage.
         const MOST_REQUESTS: f64 = 1e9;
         match self {
-            Self::Running | Self::Waiting => (0.0..=MOST_REQUESTS).contains(&value),
+            Self::Running | Self::Waiting | Self::ApiWaiting | Self::MaxRunning => (0.0..=MOST_REQUESTS).contains(&value),
             Self::KvCacheUtilization => (0.0..=1.0).contains(&value),
             Self::Marker | Self::CacheInfo | Self::LoraInfo => !value.is_nan(),
             _ => value.is_finite() && value >= 0.0,
@@ -131,28 +200,79 @@ impl Signal {
     }
 }
 
+/// How several series of one signal of one server become one number.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Several {
+    /// Added.
+    Sum,
+    /// Averaged.
+    Mean,
+    /// The largest.
+    Max,
+}
+
 /// One wanted family.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FamilySpec {
     /// Sample name as on the page.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
+    /// Only series with these labels, where one family carries many meanings.
+    pub only: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     /// What it says.
     pub signal: Signal,
     /// Of several names for one signal the lowest number present on a page is read, the others are passed over: both names of a
     /// renamed pair are never added.
     pub preference: u8,
+    /// How its series combine; none: requests add, utilisations average.
+    pub several: Option<Several>,
 }
 
-const fn family(name: &'static str, signal: Signal) -> FamilySpec {
-    FamilySpec { name, signal, preference: 0 }
+/// A family that a pool names itself: for an engine that weir does not know, or in place of one of an engine's own.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct CustomFamily {
+    /// Sample name as on the page.
+    pub name: String,
+    /// Only series with these labels.
+    pub labels: BTreeMap<String, String>,
+    /// Which of running, waiting and KV cache utilization it says.
+    pub signal: LoadSignal,
+    /// How its series combine.
+    pub several: Several,
 }
 
-const fn older(name: &'static str, signal: Signal) -> FamilySpec {
-    FamilySpec { name, signal, preference: 1 }
+impl CustomFamily {
+    pub(crate) fn spec(&self) -> FamilySpec {
+        FamilySpec {
+            name: self.name.clone().into(),
+            only: self.labels.iter().map(|(label, value)| (label.clone().into(), value.clone().into())).collect(),
+            signal: match self.signal {
+                LoadSignal::Running => Signal::Running,
+                LoadSignal::Waiting => Signal::Waiting,
+                LoadSignal::KvCacheUtilization => Signal::KvCacheUtilization,
+            },
+            preference: 0,
+            several: Some(self.several),
+        }
+    }
+}
+
+/// A row of the table: name, label that a series must have, signal, preference.
+type Row = (&'static str, Option<(&'static str, &'static str)>, Signal, u8);
+
+const fn family(name: &'static str, signal: Signal) -> Row {
+    (name, None, signal, 0)
+}
+
+const fn older(name: &'static str, signal: Signal) -> Row {
+    (name, None, signal, 1)
+}
+
+const fn labelled(name: &'static str, only: (&'static str, &'static str), signal: Signal) -> Row {
+    (name, Some(only), signal, 0)
 }
 
 /// vLLM: V1 names first, then what earlier versions called the same.
-const VLLM: &[FamilySpec] = &[
+const VLLM: &[Row] = &[
     family("vllm:num_requests_running", Signal::Running),
     family("vllm:num_requests_waiting", Signal::Waiting),
     family("vllm:kv_cache_usage_perc", Signal::KvCacheUtilization),
@@ -170,7 +290,7 @@ const VLLM: &[FamilySpec] = &[
     family("vllm:max_num_generation_tokens_count", Signal::Marker),
 ];
 
-const SGLANG: &[FamilySpec] = &[
+const SGLANG: &[Row] = &[
     family("sglang:num_running_reqs", Signal::Running),
     family("sglang:num_queue_reqs", Signal::Waiting),
     family("sglang:token_usage", Signal::KvCacheUtilization),
@@ -184,10 +304,81 @@ const SGLANG: &[FamilySpec] = &[
     family("sglang:cache_config_info", Signal::CacheInfo),
 ];
 
+const TRTLLM_SERVE: &[Row] = &[
+    family("trtllm_num_requests_running", Signal::Running),
+    family("trtllm_num_requests_waiting", Signal::Waiting),
+    family("trtllm_kv_cache_utilization", Signal::KvCacheUtilization),
+    family("trtllm_max_num_active_requests", Signal::MaxRunning),
+    family("trtllm_kv_cache_tokens_per_block", Signal::BlockSize),
+    family("trtllm_kv_cache_max_blocks", Signal::Blocks),
+    family("trtllm_prompt_tokens_total", Signal::PromptTokens),
+    family("trtllm_generation_tokens_total", Signal::GenerationTokens),
+];
+
+/// One family, many meanings by label.
+const TRITON_TENSORRT_LLM: &[Row] = &[
+    labelled("nv_trt_llm_request_metrics", ("request_type", "scheduled"), Signal::Running),
+    labelled("nv_trt_llm_request_metrics", ("request_type", "waiting"), Signal::Waiting),
+    labelled("nv_trt_llm_request_metrics", ("request_type", "max"), Signal::MaxRunning),
+    labelled("nv_trt_llm_kv_cache_block_metrics", ("kv_cache_block_type", "fraction"), Signal::KvCacheUtilization),
+    labelled("nv_trt_llm_kv_cache_block_metrics", ("kv_cache_block_type", "tokens_per"), Signal::BlockSize),
+    labelled("nv_trt_llm_kv_cache_block_metrics", ("kv_cache_block_type", "max"), Signal::Blocks),
+];
+
+/// Triton's vLLM backend has vLLM's counters and none of its gauges.
+const TRITON: &[Row] = &[
+    family("nv_inference_pending_request_count", Signal::Waiting),
+    family("vllm:prompt_tokens_total", Signal::PromptTokens),
+    family("vllm:generation_tokens_total", Signal::GenerationTokens),
+];
+
+const TGI: &[Row] = &[
+    family("tgi_batch_current_size", Signal::Running),
+    family("tgi_queue_size", Signal::Waiting),
+    family("tgi_request_input_length_sum", Signal::PromptTokens),
+    family("tgi_request_generated_tokens_sum", Signal::GenerationTokens),
+    // On the page from the start of the first request on, before any gauge.
+    family("tgi_request_count", Signal::Marker),
+];
+
+const LLAMA_CPP: &[Row] = &[
+    family("llamacpp:requests_processing", Signal::Running),
+    family("llamacpp:requests_deferred", Signal::Waiting),
+    // Builds before spring 2025 only.
+    family("llamacpp:kv_cache_usage_ratio", Signal::KvCacheUtilization),
+    family("llamacpp:prompt_tokens_total", Signal::PromptTokens),
+    family("llamacpp:tokens_predicted_total", Signal::GenerationTokens),
+];
+
+const LMDEPLOY: &[Row] = &[
+    family("lmdeploy:num_requests_running", Signal::Running),
+    family("lmdeploy:num_requests_waiting", Signal::Waiting),
+    family("lmdeploy:gpu_cache_usage_perc", Signal::KvCacheUtilization),
+    family("lmdeploy:num_api_requests_waiting", Signal::ApiWaiting),
+    family("lmdeploy:prompt_tokens_total", Signal::PromptTokens),
+    family("lmdeploy:generation_tokens_total", Signal::GenerationTokens),
+    family("lmdeploy:backend_config_info", Signal::CacheInfo),
+];
+
 /// The families of `engine`.
-pub fn families(engine: Engine) -> &'static [FamilySpec] {
-    match engine {
+pub fn families(engine: Engine) -> Vec<FamilySpec> {
+    let rows = match engine.table() {
         Engine::Vllm | Engine::LlmDInferenceSim => VLLM,
         Engine::Sglang => SGLANG,
-    }
+        Engine::TrtllmServe => TRTLLM_SERVE,
+        Engine::TritonTensorrtLlm => TRITON_TENSORRT_LLM,
+        Engine::Triton => TRITON,
+        Engine::Tgi => TGI,
+        Engine::LlamaCpp => LLAMA_CPP,
+        Engine::LmDeploy => LMDEPLOY,
+        Engine::Custom => &[],
+    };
+    let spec = |(name, only, signal, preference): &Row| FamilySpec {
+        name: (*name).into(),
+        only: only.iter().map(|(label, value)| ((*label).into(), (*value).into())).collect(),
+        signal: *signal,
+        preference: *preference,
+        several: None,
+    };
+    rows.iter().map(spec).collect()
 }

@@ -6,9 +6,11 @@
 mod combine;
 mod families;
 mod lora;
+mod memory;
 mod reader;
 
-pub use families::{Engine, FamilySpec, Signal, families};
+pub use families::{CustomFamily, Engine, FamilySpec, Several, Signal, families};
+pub use memory::PageMemory;
 pub use reader::{PageClock, PageReader, ReadError, Reading, SeriesUse, SeriesVerdict};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
-use crate::load::{Combined, EndpointLoad};
+use crate::load::{Combined, EndpointLoad, LoadSignal};
 use crate::page::Format;
 
 /// The moment the fixture pages were "written": 2026-11-21 12:00:00 UTC, about.
@@ -14,11 +14,11 @@ fn clock() -> PageClock {
 }
 
 fn load(page: &str) -> EndpointLoad {
-    PageReader::new(None).read(page.as_bytes(), Format::Text, clock()).unwrap()
+    PageReader::new(None, &[]).read(page.as_bytes(), Format::Text, clock(), &mut PageMemory::default()).unwrap()
 }
 
 fn verdicts(page: &str) -> Vec<SeriesVerdict> {
-    let reading = PageReader::new(None).explain(page.as_bytes(), Format::Text, clock()).unwrap();
+    let reading = PageReader::new(None, &[]).explain(page.as_bytes(), Format::Text, clock()).unwrap();
     reading.series.iter().map(|series| series.verdict).collect()
 }
 
@@ -47,6 +47,82 @@ fn sglang_totals_are_not_added_to_their_parts_nor_ranks_to_each_other() {
                 sglang:num_running_reqs{priority=\"\",tp_rank=\"0\"} 30\n";
     assert_eq!(load(page).running, Some(Combined { value: 30.0, hottest: 30.0 }));
     assert_eq!(verdicts(page), [SeriesVerdict::PartOfTotal, SeriesVerdict::Used, SeriesVerdict::Used]);
+}
+
+#[test]
+fn of_a_restarted_worker_the_living_process_counts() {
+    let page = |dead: u32, alive: u32| {
+        format!("trtllm_num_requests_running{{pid=\"900\"}} {dead}\ntrtllm_num_requests_running{{pid=\"188\"}} {alive}\n")
+    };
+    let reader = PageReader::new(None, &[]);
+    let mut memory = PageMemory::default();
+    let mut running = |dead, alive| {
+        let load = reader.read(page(dead, alive).as_bytes(), Format::Text, clock(), &mut memory).unwrap();
+        load.running.unwrap().value
+    };
+    assert_eq!(running(7, 3), 7.0, "nothing changed yet: the highest id");
+    assert_eq!(running(7, 4), 4.0);
+    assert_eq!(running(7, 4), 4.0, "frozen when idle, but it changed last");
+    assert_eq!(running(6, 4), 6.0);
+    assert_eq!(verdicts(&page(7, 3)), [SeriesVerdict::Used, SeriesVerdict::DeadProcess]);
+}
+
+#[test]
+fn one_triton_family_has_many_meanings_and_is_never_added_up() {
+    let series = |kind: &str, value: u32| format!("nv_trt_llm_request_metrics{{model=\"m\",request_type=\"{kind}\"}} {value}\n");
+    let load = load(&(series("waiting", 7) + &series("scheduled", 31) + &series("max", 512) + &series("active", 38)));
+    assert_eq!(load.engine, Engine::TritonTensorrtLlm);
+    assert_eq!((load.running.unwrap().value, load.waiting.unwrap().value, load.units[0].max_running), (31.0, 7.0, Some(512.0)));
+}
+
+#[test]
+fn a_fresh_text_generation_inference_server_is_idle_and_not_unknown() {
+    let idle = load("tgi_request_count{method=\"generate\"} 1\n");
+    assert_eq!((idle.engine, idle.running.unwrap().value, idle.waiting.unwrap().value), (Engine::Tgi, 0.0, 0.0));
+    assert_eq!(idle.kv_cache_utilization, None, "it has no such metric, ever");
+    let invalid = load("tgi_queue_size NaN\ntgi_batch_current_size 2\n");
+    assert_eq!((invalid.waiting, invalid.running.unwrap().value), (None, 2.0), "on the page but unusable is unknown");
+}
+
+#[test]
+fn families_that_a_pool_names_itself() {
+    let custom = |name: &str, labels: &[(&str, &str)], signal, several| CustomFamily {
+        name: name.into(),
+        labels: labels.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned())).collect(),
+        signal,
+        several,
+    };
+    let families = [
+        custom("my_active", &[], LoadSignal::Running, Several::Sum),
+        custom("my_queue", &[("stage", "prefill")], LoadSignal::Waiting, Several::Max),
+        custom("my_cache", &[], LoadSignal::KvCacheUtilization, Several::Mean),
+    ];
+    let page = "my_active{w=\"a\"} 3\nmy_active{w=\"b\"} 4\nmy_queue{stage=\"prefill\",w=\"a\"} 5\nmy_queue{stage=\"prefill\",w=\"b\"} 6\n\
+                my_queue{stage=\"decode\"} 70\nmy_cache{w=\"a\"} 0.25\nmy_cache{w=\"b\"} 0.75\nvllm:num_requests_running 99\n";
+    let read = |engine| {
+        let reader = PageReader::new(Some(engine), &families);
+        reader.read(page.as_bytes(), Format::Text, clock(), &mut PageMemory::default()).unwrap()
+    };
+    for engine in [Engine::Custom, Engine::Vllm] {
+        let load = read(engine);
+        let values = [load.running, load.waiting, load.kv_cache_utilization].map(|signal| signal.unwrap().value);
+        assert_eq!(values, [7.0, 6.0, 0.5], "{engine}: the pool's own families replace the engine's");
+    }
+}
+
+#[test]
+fn engines_go_by_the_names_that_people_and_pods_use() {
+    for engine in Engine::DETECTED {
+        assert_eq!(engine.name().parse(), Ok(engine));
+    }
+    assert_eq!("trtllm".parse(), Ok(Engine::TrtllmServe));
+    assert_eq!("triton-tensorrt-llm".parse(), Ok(Engine::TritonTensorrtLlm));
+    let error = "vlm".parse::<Engine>().unwrap_err();
+    assert_eq!(
+        error,
+        "unknown engine `vlm`: one of auto, vllm, llm-d-inference-sim, sglang, trtllm-serve, triton-tensorrt-llm, triton, tgi, llamacpp, \
+         lmdeploy, custom"
+    );
 }
 
 #[test]
@@ -98,8 +174,9 @@ fn the_newest_lora_series_counts_and_sums_of_times_do_not() {
 
 #[test]
 fn a_page_of_another_program_says_so() {
-    let fixed = PageReader::new(Some(Engine::Vllm));
-    let error = |page: &str| fixed.read(page.as_bytes(), Format::Text, clock()).unwrap_err().to_string();
+    let fixed = PageReader::new(Some(Engine::Vllm), &[]);
+    let error =
+        |page: &str| fixed.read(page.as_bytes(), Format::Text, clock(), &mut PageMemory::default()).unwrap_err().to_string();
     assert_eq!(
         error("sglang:num_running_reqs 1\n"),
         "a metrics page of 1 samples, none of them of vllm (such as vllm:num_requests_running); it looks like sglang: set `engine: \

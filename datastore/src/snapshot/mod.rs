@@ -18,7 +18,7 @@ use self::coverage::is_fresh;
 pub use self::coverage::{Coverage, FRESH_AT_LEAST, FRESH_AT_MOST, Freshness};
 pub use self::measurement::{Measured, Measurement, Unknown};
 
-use crate::load::{Combined, EndpointLoad, EndpointStatus};
+use crate::load::{Combined, EndpointLoad, EndpointStatus, LoadSignal};
 use crate::pool::{EndpointState, PoolId};
 use crate::saturation::{Saturation, Thresholds};
 use crate::selector::Selector;
@@ -39,27 +39,6 @@ impl EndpointView {
     /// The load, where the endpoint counts.
     pub fn fresh_load(&self) -> Option<&EndpointLoad> {
         self.status.load.as_deref().filter(|_| self.freshness == Freshness::Fresh)
-    }
-}
-
-/// A load signal that pools aggregate.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum LoadSignal {
-    /// Requests in execution.
-    Running,
-    /// Requests queued in servers.
-    Waiting,
-    /// Share of the KV cache in use.
-    KvCacheUtilization,
-}
-
-impl LoadSignal {
-    fn key(self) -> &'static str {
-        match self {
-            Self::Running => "running requests",
-            Self::Waiting => "waiting requests",
-            Self::KvCacheUtilization => "the KV cache utilization",
-        }
     }
 }
 

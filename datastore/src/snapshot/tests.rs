@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
-use crate::engine::{PageClock, PageReader};
+use crate::engine::{PageClock, PageMemory, PageReader};
 use crate::load::{FailureKind, PickerLoad};
 use crate::page::Format;
 use crate::pool::{EndpointSpec, PoolSpec};
@@ -38,7 +38,7 @@ impl Bench {
     /// Endpoint `index` answers `elapsed` after the start.
     fn reads(&mut self, index: usize, page: &str, elapsed: Duration) {
         let clock = PageClock { asked_at: self.start + elapsed, wall_ms: 0, stale_after_ms: 60_000 };
-        let load = PageReader::new(None).read(page.as_bytes(), Format::Text, clock).unwrap();
+        let load = PageReader::new(None, &[]).read(page.as_bytes(), Format::Text, clock, &mut PageMemory::default()).unwrap();
         self.endpoints[index].succeeded(load, SECOND);
     }
 
@@ -249,6 +249,17 @@ fn a_relist_keeps_what_stayed_and_renews_what_changed_its_identity() {
     let change = bench.topology.replace_all(vec![], bench.start);
     assert_eq!(change.removed.len(), 2);
     assert!(bench.store.snapshot(&PoolId::new("default", "p"), &Selector::everything(), bench.start).is_none());
+}
+
+#[test]
+fn a_pod_label_that_names_the_engine_overrides_the_pool() {
+    let mut spec = pool(2);
+    spec.metrics.engine = Some(crate::engine::Engine::Vllm);
+    let labels = BTreeMap::from([("llm-d.ai/engine-type".to_owned(), "sglang".to_owned())]);
+    spec.endpoints[1].labels = std::sync::Arc::new(labels);
+    let bench = Bench::new(spec);
+    let engines: Vec<_> = bench.endpoints.iter().map(|writer| writer.key().metrics.engine.unwrap().name()).collect();
+    assert_eq!(engines, ["vllm", "sglang"]);
 }
 
 #[test]

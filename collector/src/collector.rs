@@ -1,0 +1,315 @@
+//! The owner of the topology and of every endpoint's loop.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use weir_datastore::engine::{CustomFamily, Engine, PageReader};
+use weir_datastore::{EndpointKey, EndpointWriter, FRESH_AT_MOST, PoolId, TopologyWriter};
+
+use crate::access::WantedPool;
+use crate::body::Bodies;
+use crate::connection::{Connection, ConnectionKey, Refreshed};
+use crate::fetch::{DEFAULT_MAX_BODY_BYTES, DEFAULT_TIMEOUT};
+use crate::metrics::ScrapeMetrics;
+use crate::schedule::Schedule;
+use crate::scrape::{EndpointLoop, Shared};
+
+/// The longest interval: three of them are how long a page counts, and no value may be older than 5 s.
+const LONGEST_INTERVAL: Duration = Duration::from_millis(1600);
+/// The shortest interval: below it a Python server does little but write pages.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How the collector reads endpoints.
+#[derive(Clone, Debug)]
+pub struct CollectorConfig {
+    /// How often each endpoint is read: 10 ms to 1.6 s. Default: 1 s.
+    pub interval: Duration,
+    /// The time in which a page must have been read: at most 5 s. Default: 1 s.
+    pub timeout: Duration,
+    /// The largest page in bytes, packed and unpacked. Default: 16 MiB.
+    pub max_body_bytes: usize,
+    /// How often files of certificates and tokens are looked at. Default: 10 s.
+    pub credentials_interval: Duration,
+}
+
+impl Default for CollectorConfig {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(1),
+            timeout: DEFAULT_TIMEOUT,
+            max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+            credentials_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A configuration that cannot be worked with: to be corrected by whoever gave it.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum ConfigError {
+    /// The interval is out of bounds.
+    #[error(
+        "scrape interval {given:?}: it must lie between {SHORTEST_INTERVAL:?} and {LONGEST_INTERVAL:?}, for a page counts for three intervals and no value may be older than {FRESH_AT_MOST:?}"
+    )]
+    Interval {
+        /// What was given.
+        given: Duration,
+    },
+    /// The timeout is out of bounds.
+    #[error("scrape timeout {given:?}: it must be above 0 and at most {FRESH_AT_MOST:?}, beyond which a page is too old to count")]
+    Timeout {
+        /// What was given.
+        given: Duration,
+    },
+    /// No page would fit.
+    #[error("largest page of {given} bytes: a model server's page has 57 to 350 KB, allow at least {least}")]
+    MaxBodyBytes {
+        /// What was given.
+        given: usize,
+        /// The smallest limit.
+        least: usize,
+    },
+    /// The files would be read all the time.
+    #[error("credentials interval {given:?}: it must be at least {least:?}")]
+    CredentialsInterval {
+        /// What was given.
+        given: Duration,
+        /// The shortest.
+        least: Duration,
+    },
+}
+
+impl CollectorConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        const LEAST_BODY: usize = 64 * 1024;
+        const LEAST_CREDENTIALS: Duration = Duration::from_millis(10);
+        if !(SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&self.interval) {
+            return Err(ConfigError::Interval { given: self.interval });
+        }
+        if self.timeout.is_zero() || self.timeout > FRESH_AT_MOST {
+            return Err(ConfigError::Timeout { given: self.timeout });
+        }
+        if self.max_body_bytes < LEAST_BODY {
+            return Err(ConfigError::MaxBodyBytes { given: self.max_body_bytes, least: LEAST_BODY });
+        }
+        if self.credentials_interval < LEAST_CREDENTIALS {
+            return Err(ConfigError::CredentialsInterval { given: self.credentials_interval, least: LEAST_CREDENTIALS });
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the datastore's topology as wanted, and one loop per endpoint.
+pub struct Collector {
+    credentials_interval: Duration,
+    topology: TopologyWriter,
+    shared: Arc<Shared>,
+    /// All schedules count from here.
+    origin: Instant,
+    /// Endpoints of one kind share a reader.
+    readers: HashMap<ReaderKey, Arc<PageReader>>,
+    connections: HashMap<ConnectionKey, Followed>,
+    pools: HashMap<PoolId, watch::Sender<Arc<Connection>>>,
+    endpoints: HashMap<EndpointKey, AbortHandle>,
+    tasks: JoinSet<()>,
+}
+
+type ReaderKey = (Option<Engine>, Arc<[CustomFamily]>);
+
+/// A connection, and the task that follows its files if it has any.
+struct Followed {
+    connection: Arc<Connection>,
+    task: Option<AbortHandle>,
+}
+
+impl Collector {
+    /// A collector that writes through `topology` and counts what it does in `registry`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where `config` is out of bounds.
+    pub fn new(config: CollectorConfig, topology: TopologyWriter, registry: &mut Registry) -> Result<Self, ConfigError> {
+        config.check()?;
+        let shared = Shared {
+            interval: config.interval,
+            timeout: config.timeout,
+            bodies: Bodies::new(config.max_body_bytes),
+            metrics: ScrapeMetrics::register(registry),
+        };
+        Ok(Self {
+            credentials_interval: config.credentials_interval,
+            topology,
+            shared: Arc::new(shared),
+            origin: Instant::now(),
+            readers: HashMap::new(),
+            connections: HashMap::new(),
+            pools: HashMap::new(),
+            endpoints: HashMap::new(),
+            tasks: JoinSet::new(),
+        })
+    }
+
+    /// Reads what is `wanted`, until `shutdown`: then every task has ended. Where whoever says what is wanted goes away, the last
+    /// that was wanted stays. Of two pools with one name the last counts.
+    pub async fn run(mut self, mut wanted: watch::Receiver<Arc<Vec<WantedPool>>>, shutdown: CancellationToken) {
+        let pools = wanted.borrow_and_update().clone();
+        self.apply(&pools).await;
+        let mut followed = true;
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                changed = wanted.changed(), if followed => match changed {
+                    Ok(()) => {
+                        let pools = wanted.borrow_and_update().clone();
+                        self.apply(&pools).await;
+                    }
+                    Err(_) => {
+                        followed = false;
+                        warn!("discovery has ended, the last pools stay");
+                    }
+                },
+                Some(ended) = self.tasks.join_next() => report_panic(ended),
+            }
+        }
+        self.tasks.abort_all();
+        while let Some(ended) = self.tasks.join_next().await {
+            report_panic(ended);
+        }
+        self.shared.metrics.endpoints.set(0);
+    }
+
+    async fn apply(&mut self, wanted: &[WantedPool]) {
+        let mut used = HashSet::new();
+        for pool in wanted {
+            let key = ConnectionKey { scheme: pool.spec.metrics.scheme, access: pool.access.clone() };
+            let connection = self.connection(&key).await;
+            used.insert(key);
+            match self.pools.get(&pool.spec.id) {
+                Some(known) if Arc::ptr_eq(&known.borrow(), &connection) => {}
+                Some(known) => drop(known.send_replace(connection)),
+                None => drop(self.pools.insert(pool.spec.id.clone(), watch::Sender::new(connection))),
+            }
+        }
+        let change = self.topology.replace_all(wanted.iter().map(|pool| pool.spec.clone()).collect(), Instant::now());
+        for gone in &change.removed {
+            if let Some(task) = self.endpoints.remove(gone) {
+                task.abort();
+            }
+        }
+        let wanted_ids: HashSet<_> = wanted.iter().map(|pool| &pool.spec.id).collect();
+        self.pools.retain(|id, _| wanted_ids.contains(id));
+        self.connections.retain(|key, followed| {
+            let keep = used.contains(key);
+            if !keep && let Some(task) = &followed.task {
+                task.abort();
+            }
+            keep
+        });
+        // Each loop holds its own: what only the map holds is of no use any more.
+        self.readers.retain(|_, reader| Arc::strong_count(reader) > 1);
+        let (added, removed) = (change.added.len(), change.removed.len());
+        change.added.into_iter().for_each(|writer| self.start(writer));
+        self.shared.metrics.endpoints.set(i64::try_from(self.endpoints.len()).unwrap_or(i64::MAX));
+        if added + removed > 0 {
+            info!(pools = self.pools.len(), endpoints = self.endpoints.len(), added, removed, "endpoints changed");
+        }
+    }
+
+    fn start(&mut self, writer: EndpointWriter) {
+        let key = writer.key().clone();
+        let Some(connection) = self.pools.get(&key.pool).map(watch::Sender::subscribe) else { return };
+        let reader_key = (key.metrics.engine, key.metrics.families.clone());
+        let reader =
+            self.readers.entry(reader_key).or_insert_with_key(|(engine, families)| Arc::new(PageReader::new(*engine, families)));
+        let schedule = Schedule::new(self.origin, self.shared.interval, &key);
+        let task = EndpointLoop { writer, reader: reader.clone(), connection, schedule, shared: self.shared.clone() };
+        self.endpoints.insert(key, self.tasks.spawn(task.run()));
+    }
+
+    async fn connection(&mut self, key: &ConnectionKey) -> Arc<Connection> {
+        if let Some(known) = self.connections.get(key) {
+            return known.connection.clone();
+        }
+        let (opened_key, timeout) = (key.clone(), self.shared.timeout);
+        let connection = Arc::new(blocking(move || Connection::open(opened_key, timeout)).await);
+        if let Err(error) = connection.current().as_ref() {
+            warn!(%error, "credentials cannot be used");
+        }
+        // One that could not be set up is tried again: the files or the system's certificates may come.
+        let follow = connection.has_files() || !connection.is_usable();
+        let task = follow.then(|| self.tasks.spawn(follow_files(connection.clone(), self.credentials_interval)));
+        self.connections.insert(key.clone(), Followed { connection: connection.clone(), task });
+        connection
+    }
+}
+
+/// Looks at a connection's files now and then; logs when something changed.
+async fn follow_files(connection: Arc<Connection>, interval: Duration) {
+    let mut complained = !connection.is_usable();
+    loop {
+        sleep(interval).await;
+        let looked_at = connection.clone();
+        match blocking(move || looked_at.refresh()).await {
+            Refreshed::Same => complained = false,
+            Refreshed::Renewed => {
+                complained = false;
+                info!("credentials were read again");
+            }
+            Refreshed::Kept(error) if !complained => {
+                complained = true;
+                warn!(%error, "credentials cannot be read again, the last ones stay");
+            }
+            Refreshed::Kept(_) | Refreshed::Unusable(_) => {}
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only when the runtime goes away, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+fn report_panic(ended: Result<(), JoinError>) {
+    if let Err(failed) = ended
+        && failed.is_panic()
+    {
+        error!(error = %failed, "a task of the collector has panicked: its endpoint goes stale until it is removed and added again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_out_of_bounds_is_refused() {
+        let check = |change: fn(&mut CollectorConfig)| {
+            let mut config = CollectorConfig::default();
+            change(&mut config);
+            Collector::new(config, weir_datastore::datastore().1, &mut Registry::default()).map(drop)
+        };
+        assert_eq!(check(|_| {}), Ok(()));
+        assert_eq!(check(|config| config.interval = LONGEST_INTERVAL), Ok(()));
+        let too_long = check(|config| config.interval = Duration::from_millis(1601)).unwrap_err();
+        assert!(too_long.to_string().contains("no value may be older than 5s"), "{too_long}");
+        assert!(matches!(check(|config| config.interval = Duration::ZERO), Err(ConfigError::Interval { .. })));
+        assert!(matches!(check(|config| config.timeout = Duration::ZERO), Err(ConfigError::Timeout { .. })));
+        assert!(matches!(check(|config| config.timeout = Duration::from_secs(6)), Err(ConfigError::Timeout { .. })));
+        assert!(matches!(check(|config| config.max_body_bytes = 1), Err(ConfigError::MaxBodyBytes { .. })));
+        let busy = check(|config| config.credentials_interval = Duration::ZERO);
+        assert!(matches!(busy, Err(ConfigError::CredentialsInterval { .. })));
+    }
+}

@@ -1,0 +1,227 @@
+//! The command line. Flags also read their environment variable, `WEIR_…`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use weir_datastore::engine::Engine;
+
+/// Scale LLM inference pools on what their servers report.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, about, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) log: LogArguments,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArguments {
+    /// What to log: a level (error, warn, info, debug, trace), or levels by module; info, in the demo warn
+    #[arg(long, global = true, env = "WEIR_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// How log lines look
+    #[arg(long, global = true, default_value = "text", env = "WEIR_LOG_FORMAT", value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what weir sees on one metrics page
+    Read(ReadArguments),
+    /// Serve the pools' metrics as a Prometheus page
+    Exporter(ExporterArguments),
+    /// Serve the pools' metrics as the Kubernetes external metrics API
+    Adapter(AdapterArguments),
+    /// Exporter and adapter on one measurement
+    Serve(ServeArguments),
+    /// Play model servers without a GPU
+    SimulateServer(SimulateArguments),
+    /// The whole line on this machine: servers, load, metrics, autoscaling
+    Demo(DemoArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReadArguments {
+    /// A URL, a file (plain or gzip), or - for standard input
+    #[arg(value_name = "URL|FILE|-")]
+    pub(crate) page: String,
+    /// The engine that wrote the page: auto, or a name
+    #[arg(long, default_value = "auto", value_parser = parse_engine)]
+    pub(crate) engine: EngineChoice,
+    /// How to show it
+    #[arg(long, short, default_value = "table")]
+    pub(crate) output: ReadOutput,
+    /// How long a URL may take
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub(crate) timeout: Duration,
+    /// Accept any certificate from a URL
+    #[arg(long)]
+    pub(crate) insecure_skip_verify: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ReadOutput {
+    /// For people
+    Table,
+    /// For programs: keys that are not known are absent
+    Json,
+}
+
+/// An engine, or whatever a page shows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EngineChoice(pub(crate) Option<Engine>);
+
+fn parse_engine(name: &str) -> Result<EngineChoice, String> {
+    match name {
+        "auto" => Ok(EngineChoice(None)),
+        name => name.parse().map(Some).map(EngineChoice),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PoolsArguments {
+    /// The pools and their endpoints; read again when it changes
+    #[arg(long, env = "WEIR_POOLS", value_name = "FILE")]
+    pub(crate) pools: PathBuf,
+    /// How often each endpoint's page is read, at most 1.6s: no value may be older than 5s
+    #[arg(long, env = "WEIR_SCRAPE_INTERVAL", default_value = "1s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub(crate) scrape_interval: Duration,
+    /// How long one page may take
+    #[arg(long, env = "WEIR_SCRAPE_TIMEOUT", default_value = "1s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub(crate) scrape_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExporterListenArguments {
+    /// Where the exporter listens
+    #[arg(long, env = "WEIR_EXPORTER_LISTEN", default_value = "0.0.0.0:9090", value_name = "ADDRESS")]
+    pub(crate) exporter_listen: SocketAddr,
+    /// Series per pool that name an endpoint, at most; 0 leaves them out
+    #[arg(long, env = "WEIR_ENDPOINT_SERIES", default_value_t = 256, value_name = "COUNT")]
+    pub(crate) endpoint_series: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdapterListenArguments {
+    /// Where the adapter listens, with TLS
+    #[arg(long, env = "WEIR_ADAPTER_LISTEN", default_value = "0.0.0.0:6443", value_name = "ADDRESS")]
+    pub(crate) adapter_listen: SocketAddr,
+    /// Certificate chain in PEM; without one the adapter makes its own
+    #[arg(long, env = "WEIR_TLS_CERT_FILE", requires = "tls_private_key_file", value_name = "FILE")]
+    pub(crate) tls_cert_file: Option<PathBuf>,
+    /// Private key of the certificate in PEM
+    #[arg(long, env = "WEIR_TLS_PRIVATE_KEY_FILE", requires = "tls_cert_file", value_name = "FILE")]
+    pub(crate) tls_private_key_file: Option<PathBuf>,
+    /// Further names in the certificate that the adapter makes, such as weir.weir-system.svc
+    #[arg(long, env = "WEIR_TLS_NAME", value_delimiter = ',', value_name = "NAME")]
+    pub(crate) tls_name: Vec<String>,
+    /// Where to write the authority of the certificate that the adapter makes, for clients
+    #[arg(long, env = "WEIR_TLS_CA_OUT", conflicts_with = "tls_cert_file", value_name = "FILE")]
+    pub(crate) tls_ca_out: Option<PathBuf>,
+    /// Callers with a client certificate of this authority (PEM) may read
+    #[arg(long, env = "WEIR_CLIENT_CA_FILE", value_name = "FILE")]
+    pub(crate) client_ca_file: Option<PathBuf>,
+    /// Callers with a bearer token in this file (one a line) may read
+    #[arg(long, env = "WEIR_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Everybody may read; only where the adapter listens on a loopback address
+    #[arg(long, env = "WEIR_OPEN_ON_LOOPBACK", conflicts_with_all = ["client_ca_file", "token_file"])]
+    pub(crate) open_on_loopback: bool,
+    /// Let a selector ask for pools of another namespace than the path's
+    #[arg(long, env = "WEIR_ALLOW_CROSS_NAMESPACE")]
+    pub(crate) allow_cross_namespace: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExporterArguments {
+    #[command(flatten)]
+    pub(crate) pools: PoolsArguments,
+    #[command(flatten)]
+    pub(crate) listen: ExporterListenArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdapterArguments {
+    #[command(flatten)]
+    pub(crate) pools: PoolsArguments,
+    #[command(flatten)]
+    pub(crate) listen: AdapterListenArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    #[command(flatten)]
+    pub(crate) pools: PoolsArguments,
+    #[command(flatten)]
+    pub(crate) exporter: ExporterListenArguments,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterListenArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArguments {
+    /// Where the first replica listens; port 0 takes a free one
+    #[arg(long, default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000), value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// How many replicas; each takes the next address, or its own free port
+    #[arg(long, default_value_t = 1, value_name = "COUNT")]
+    pub(crate) replicas: usize,
+    /// Whose names the metrics page has: vllm, sglang, trtllm
+    #[arg(long, default_value = "vllm", value_name = "ENGINE")]
+    pub(crate) engine: String,
+    /// What hardware and model it plays
+    #[arg(long, default_value = "small")]
+    pub(crate) profile: Profile,
+    /// The served model's name
+    #[arg(long, default_value = "meta-llama/Llama-3.1-8B-Instruct", value_name = "NAME")]
+    pub(crate) model: String,
+    /// Names of the replicas: NAME-0, NAME-1, …
+    #[arg(long, default_value = "simulator", value_name = "NAME")]
+    pub(crate) name: String,
+    /// How long a replica loads before it is ready
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub(crate) start_delay: Duration,
+    /// Seed of the random draws
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Profile {
+    /// 8 sequences: easy to fill by hand
+    Small,
+    /// Llama 3.1 8B on one H100
+    Llama8b,
+    /// Llama 3.1 70B on four H100
+    Llama70b,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArguments {
+    /// Stop after this long (at least 30s) and say whether everything worked; without it, go on until Ctrl-C
+    #[arg(long = "for", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub(crate) duration: Option<Duration>,
+    /// Port of the exporter on 127.0.0.1; 0 takes a free one
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    pub(crate) exporter_port: u16,
+    /// Port of the adapter on 127.0.0.1; 0 takes a free one
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    pub(crate) adapter_port: u16,
+    /// Plain lines even on a terminal
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// Seed of the random draws
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
