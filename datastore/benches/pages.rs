@@ -4,7 +4,6 @@
 //! name with a colon, so it gets the page with the colons replaced; the scanner reads both, and the floor is one pass that only
 //! finds the line ends.
 
-use std::fmt::Write as _;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -20,28 +19,24 @@ fn page() -> String {
     let mut page = String::new();
     let gauges = [("num_requests_running", "23.0"), ("num_requests_waiting", "4.0"), ("kv_cache_usage_perc", "0.6317567567567568")];
     for (name, value) in gauges {
-        let _ = write!(page, "# HELP vllm:{name} Help.\n# TYPE vllm:{name} gauge\nvllm:{name}{{{labels}}} {value}\n");
+        page += &format!("# HELP vllm:{name} Help.\n# TYPE vllm:{name} gauge\nvllm:{name}{{{labels}}} {value}\n");
     }
     for (name, value) in [("prompt_tokens", "690249.0"), ("generation_tokens", "129926.0"), ("num_preemptions", "17.0")] {
-        let _ = write!(
-            page,
-            "# HELP vllm:{name}_total Help.\n# TYPE vllm:{name}_total counter\nvllm:{name}_total{{{labels}}} {value}\n"
-        );
+        page +=
+            &format!("# HELP vllm:{name}_total Help.\n# TYPE vllm:{name}_total counter\nvllm:{name}_total{{{labels}}} {value}\n");
     }
-    let _ = writeln!(page, "vllm:cache_config_info{{block_size=\"16\",engine=\"0\",num_gpu_blocks=\"14800\"}} 1.0");
+    page += "vllm:cache_config_info{block_size=\"16\",engine=\"0\",num_gpu_blocks=\"14800\"} 1.0\n";
     for histogram in 0.. {
         if page.len() >= PAGE_BYTES {
             break;
         }
         let name = format!("vllm:request_phase_{histogram}_time_seconds");
-        let _ = write!(page, "# HELP {name} Histogram of time spent in a phase of a request.\n# TYPE {name} histogram\n");
+        page += &format!("# HELP {name} Histogram of time spent in a phase of a request.\n# TYPE {name} histogram\n");
         for bound in 0..21 {
-            let _ = writeln!(
-                page,
-                "{name}_bucket{{engine=\"0\",le=\"{bound}.5\",model_name=\"meta-llama/Llama-3.1-8B-Instruct\"}} {bound}00.0"
-            );
+            let bucket = format!("engine=\"0\",le=\"{bound}.5\",model_name=\"meta-llama/Llama-3.1-8B-Instruct\"");
+            page += &format!("{name}_bucket{{{bucket}}} {bound}00.0\n");
         }
-        let _ = write!(page, "{name}_count{{{labels}}} 900.0\n{name}_sum{{{labels}}} 210.59923337922766\n");
+        page += &format!("{name}_count{{{labels}}} 900.0\n{name}_sum{{{labels}}} 210.59923337922766\n");
     }
     page
 }

@@ -5,20 +5,23 @@
 //! 1. [`pool`]: what a pool and its endpoints are, as discovery describes them.
 //! 2. [`page`]: bytes of an exposition page to samples.
 //! 3. [`engine`]: samples to one [`EndpointLoad`], by the table of each engine's names.
-//! 4. [`store`](Datastore): loads into cells, one writer each ([`EndpointWriter`], [`PickerWriter`]), topology by one
+//! 4. [`picker`]: what an endpoint picker's page says of the requests it holds; [`stream`]: what weir tells weir.
+//! 5. [`store`](Datastore): loads into cells, one writer each ([`EndpointWriter`], [`PickerWriter`]), topology by one
 //!    [`TopologyWriter`].
-//! 5. [`snapshot`](PoolSnapshot): a pool at one moment, computed when read, with [`selector`] and [`Saturation`].
-//! 6. [`catalog`]: every family served of a pool, with unit, meaning and the right target type.
+//! 6. [`snapshot`](PoolSnapshot): a pool at one moment, computed when read, with [`selector`] and [`Saturation`].
+//! 7. [`catalog`]: every family served of a pool, with unit, meaning and the right target type.
 
 pub mod catalog;
 pub mod engine;
 mod load;
 pub mod page;
+pub mod picker;
 pub mod pool;
 mod saturation;
 pub mod selector;
 mod snapshot;
 mod store;
+pub mod stream;
 
 pub use load::{
     Combined, Counters, EndpointLoad, EndpointStatus, Failure, FailureKind, LoadSignal, LoraLoad, PickerLoad, PickerStatus,
@@ -28,8 +31,9 @@ pub use pool::{EndpointAddress, EndpointSpec, EndpointState, MetricsSource, Pool
 pub use saturation::{Saturation, Thresholds};
 pub use selector::Selector;
 pub use snapshot::{
-    Coverage, EndpointView, FRESH_AT_LEAST, FRESH_AT_MOST, Freshness, Measured, Measurement, PoolSnapshot, Unknown,
+    Coverage, EndpointView, FRESH_AT_LEAST, FRESH_AT_MOST, Freshness, Measured, Measurement, PickerView, PoolSnapshot, Unknown,
 };
 pub use store::{
-    Datastore, Endpoint, EndpointKey, EndpointWriter, PickerKey, PickerWriter, TopologyChange, TopologyWriter, datastore,
+    Datastore, Endpoint, EndpointKey, EndpointWriter, PickerKey, PickerWriter, PoolChanges, TopologyChange, TopologyWriter,
+    datastore,
 };

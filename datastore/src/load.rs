@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::engine::Engine;
@@ -29,7 +30,8 @@ impl LoadSignal {
 }
 
 /// A signal over the engines (data-parallel ranks) and models of one server.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Combined {
     /// What the signal is for the server as a whole: a sum of requests, a mean of utilisations.
     pub value: f64,
@@ -38,7 +40,8 @@ pub struct Combined {
 }
 
 /// One model on one engine of a server: the finest grain that pages report.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct UnitLoad {
     /// The served model's name, where the page says it.
     pub model: Option<Arc<str>>,
@@ -61,7 +64,8 @@ pub struct UnitLoad {
 }
 
 /// Counters of a server since its start, summed over its engines.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Counters {
     /// Prompt tokens processed.
     pub prompt_tokens: Option<f64>,
@@ -76,7 +80,8 @@ pub struct Counters {
 }
 
 /// LoRA adapters in use on a server, by its newest info series.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct LoraLoad {
     /// Most adapters that one batch may hold.
     pub max: Option<u64>,
@@ -87,7 +92,8 @@ pub struct LoraLoad {
 }
 
 /// Samples of a page that were not used.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Unused {
     /// Lines that could not be read.
     pub dropped_lines: u32,
@@ -140,8 +146,9 @@ impl EndpointLoad {
 pub struct PickerLoad {
     /// When it was said.
     pub read_at: Instant,
-    /// Requests that wait in the picker for an endpoint.
-    pub held: u64,
+    /// Requests that wait in the picker for an endpoint; none where the picker does not say: its flow control is off, or has nothing
+    /// to tell yet. Nothing is held then.
+    pub held: Option<u64>,
     /// Requests that ever arrived, since the picker's start.
     pub arrivals: u64,
 }

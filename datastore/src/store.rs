@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -52,9 +52,41 @@ impl Datastore {
         self.pools.load().values().map(|pool| PoolSnapshot::new(pool, &everything, now)).collect()
     }
 
+    /// Follows what is written about `pool`; none where there is no such pool.
+    pub fn changes(&self, pool: &PoolId) -> Option<PoolChanges> {
+        self.pools.load().get(pool).map(|pool| PoolChanges::new(&pool.memory))
+    }
+
     /// Changes each time the topology does.
     pub fn generation(&self) -> watch::Receiver<u64> {
         self.generation.clone()
+    }
+}
+
+/// What is written about one pool, followed.
+#[derive(Clone, Debug)]
+pub struct PoolChanges {
+    memory: Arc<PoolMemory>,
+    held_rises: watch::Receiver<u64>,
+}
+
+impl PoolChanges {
+    fn new(memory: &Arc<PoolMemory>) -> Self {
+        Self { memory: memory.clone(), held_rises: memory.held_rises.subscribe() }
+    }
+
+    /// Grows with everything that is written about the pool.
+    pub fn version(&self) -> u64 {
+        self.memory.version.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a picker that held nothing holds a request: what wakes a pool, and must not wait for a tick. A rise between two
+    /// calls is not lost.
+    pub async fn held_rose(&mut self) {
+        if self.held_rises.changed().await.is_err() {
+            // Cannot be: the sender lives as long as `memory`. Waiting for ever is what no more rises means.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -75,6 +107,23 @@ pub(crate) struct PoolMemory {
     pub(crate) active_before: ArcSwap<Instant>,
     /// Whether a picker ever told how many requests it holds: from then on silence of a picker means unknown.
     pub(crate) held_shown: AtomicBool,
+    version: AtomicU64,
+    held_rises: watch::Sender<u64>,
+}
+
+impl PoolMemory {
+    fn new(now: Instant) -> Self {
+        Self {
+            active_before: ArcSwap::from_pointee(now),
+            held_shown: AtomicBool::new(false),
+            version: AtomicU64::new(0),
+            held_rises: watch::Sender::new(0),
+        }
+    }
+
+    fn changed(&self) {
+        self.version.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// One endpoint: what was discovered, and the cell with what was read. The cell outlives changes of readiness and labels.
@@ -94,7 +143,7 @@ impl Endpoint {
 
 #[derive(Debug)]
 pub(crate) struct Picker {
-    name: Arc<str>,
+    pub(crate) name: Arc<str>,
     cell: Arc<ArcSwap<PickerStatus>>,
 }
 
@@ -197,10 +246,8 @@ fn key(pool: &PoolId, metrics: &MetricsSource, spec: &EndpointSpec) -> EndpointK
 
 /// The pool that `spec` describes, with the cells of what was there `before`.
 fn renewed(before: Option<&Pool>, mut spec: PoolSpec, now: Instant, change: &mut TopologyChange) -> Pool {
-    let memory = before.map_or_else(
-        || Arc::new(PoolMemory { active_before: ArcSwap::from_pointee(now), held_shown: AtomicBool::new(false) }),
-        |pool| pool.memory.clone(),
-    );
+    let memory = before.map_or_else(|| Arc::new(PoolMemory::new(now)), |pool| pool.memory.clone());
+    memory.changed();
     let mut known: HashMap<_, _> = before
         .iter()
         .flat_map(|pool| pool.endpoints.iter().map(|endpoint| (key(&pool.id, &pool.metrics, &endpoint.spec), endpoint)))
@@ -217,7 +264,7 @@ fn renewed(before: Option<&Pool>, mut spec: PoolSpec, now: Instant, change: &mut
             Some(changed) => Arc::new(Endpoint { spec: endpoint, cell: changed.cell.clone() }),
             None => {
                 let cell = Arc::new(ArcSwap::from_pointee(EndpointStatus::default()));
-                change.added.push(EndpointWriter { key, cell: cell.clone() });
+                change.added.push(EndpointWriter { key, cell: cell.clone(), memory: memory.clone() });
                 Arc::new(Endpoint { spec: endpoint, cell })
             }
         });
@@ -277,6 +324,7 @@ fn remember_activity(memory: &PoolMemory, last_active: Option<Instant>) {
 pub struct EndpointWriter {
     key: EndpointKey,
     cell: Arc<ArcSwap<EndpointStatus>>,
+    memory: Arc<PoolMemory>,
 }
 
 impl EndpointWriter {
@@ -296,6 +344,7 @@ impl EndpointWriter {
         let active = load.is_active_since(before.load.as_deref());
         let last_active = if active { Some(load.scraped_at) } else { before.last_active };
         self.cell.store(Arc::new(EndpointStatus { load: Some(Arc::new(load)), failure: None, interval, last_active }));
+        self.memory.changed();
     }
 
     /// A page could not be had at `now`: the last good one stays until it is stale.
@@ -303,6 +352,7 @@ impl EndpointWriter {
         let before = self.cell.load_full();
         let failure = Some(next_failure(before.failure.as_ref(), kind, message, now));
         self.cell.store(Arc::new(EndpointStatus { failure, ..EndpointStatus::clone(&before) }));
+        self.memory.changed();
     }
 }
 
@@ -333,9 +383,17 @@ impl PickerWriter {
     pub fn succeeded(&mut self, load: PickerLoad, interval: Duration) {
         let before = self.cell.load_full();
         let arrived = before.load.is_some_and(|before| before.arrivals != load.arrivals);
-        let last_active = if load.held > 0 || arrived { Some(load.read_at) } else { before.last_active };
-        self.memory.held_shown.store(true, Ordering::Relaxed);
+        let holds = load.held.is_some_and(|held| held > 0);
+        let held_before = before.load.and_then(|before| before.held).is_some_and(|held| held > 0);
+        let last_active = if holds || arrived { Some(load.read_at) } else { before.last_active };
+        if load.held.is_some() {
+            self.memory.held_shown.store(true, Ordering::Relaxed);
+        }
         self.cell.store(Arc::new(PickerStatus { load: Some(load), failure: None, interval, last_active }));
+        self.memory.changed();
+        if holds && !held_before {
+            self.memory.held_rises.send_modify(|rises| *rises += 1);
+        }
     }
 
     /// The picker could not be asked at `now`.
@@ -343,5 +401,6 @@ impl PickerWriter {
         let before = self.cell.load_full();
         let failure = Some(next_failure(before.failure.as_ref(), kind, message, now));
         self.cell.store(Arc::new(PickerStatus { failure, ..PickerStatus::clone(&before) }));
+        self.memory.changed();
     }
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use weir_datastore::engine::{PageClock, PageMemory, PageReader, Reading};
 use weir_datastore::page::{Format, PageError};
+use weir_datastore::picker::PickerPageReader;
 use weir_datastore::{EndpointLoad, UnitLoad};
 
 /// When the fixture pages were written, by their own timestamps.
@@ -149,6 +150,22 @@ fn pages_of_the_engines_give_the_expected_values() {
         checked += 1;
     }
     assert!(checked >= 18, "only {checked} pages of the engines were found");
+}
+
+/// What pickers hold: the sum over flows, priorities and models, each metric once though it may have two names.
+#[test]
+fn pages_of_pickers_give_what_they_hold() {
+    let Some(folder) = folder() else { return };
+    for page in ["gie-epp-1.5.0.prom", "llm-d-router-0.9.0.prom"] {
+        let expected =
+            pages(&folder)[page]["expect"]["flow_control_queue_total"]["inference_extension_flow_control_queue_size"].as_u64();
+        let bytes = std::fs::read(folder.join(page)).unwrap();
+        let reader = PickerPageReader::default();
+        let load = reader.read(&bytes, Format::Text, "vllm-llama3-8b-instruct", Instant::now()).unwrap();
+        assert_eq!((load.held, load.arrivals), (expected, 420), "{page}");
+        let another = reader.read(&bytes, Format::Text, "another-pool", Instant::now()).unwrap();
+        assert_eq!(another.held, Some(0), "{page}");
+    }
 }
 
 /// Pages of other programs are not taken for an idle model server's.

@@ -18,11 +18,11 @@ use self::coverage::is_fresh;
 pub use self::coverage::{Coverage, FRESH_AT_LEAST, FRESH_AT_MOST, Freshness};
 pub use self::measurement::{Measured, Measurement, Unknown};
 
-use crate::load::{Combined, EndpointLoad, EndpointStatus, LoadSignal};
+use crate::load::{Combined, EndpointLoad, EndpointStatus, LoadSignal, PickerStatus};
 use crate::pool::{EndpointState, PoolId};
 use crate::saturation::{Saturation, Thresholds};
 use crate::selector::Selector;
-use crate::store::{Endpoint, Pool};
+use crate::store::{Endpoint, Picker, Pool};
 
 /// One endpoint as the snapshot saw it.
 #[derive(Clone, Debug)]
@@ -39,6 +39,21 @@ impl EndpointView {
     /// The load, where the endpoint counts.
     pub fn fresh_load(&self) -> Option<&EndpointLoad> {
         self.status.load.as_deref().filter(|_| self.freshness == Freshness::Fresh)
+    }
+}
+
+/// One picker as the snapshot saw it.
+#[derive(Clone, Debug)]
+pub struct PickerView {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it said.
+    pub status: Arc<PickerStatus>,
+}
+
+impl PickerView {
+    fn of(picker: &Picker) -> Self {
+        Self { name: picker.name.clone(), status: picker.status() }
     }
 }
 
@@ -79,6 +94,8 @@ pub struct PoolSnapshot {
     pub coverage: Coverage,
     /// Requests that wait in the pool's pickers. They belong to the pool as a whole, whatever endpoints a selector chose.
     pub held: Measurement,
+    /// The pool's pickers, by name.
+    pub pickers: Vec<PickerView>,
     /// Whether `held` is part of the totals: some picker of the pool has told it.
     held_counts: bool,
     running: Spread,
@@ -97,6 +114,7 @@ impl PoolSnapshot {
             endpoints: Vec::with_capacity(pool.endpoints.len()),
             coverage: Coverage::default(),
             held,
+            pickers: pool.pickers.iter().flatten().map(|picker| PickerView::of(picker)).collect(),
             held_counts,
             running: Spread::new(now),
             waiting: Spread::new(now),
@@ -315,7 +333,7 @@ fn held(pool: &Pool, now: Instant) -> (Measurement, bool, Option<Instant>) {
         last_active = last_active.max(status.last_active);
         match status.load {
             Some(load) if is_fresh(load.read_at, status.interval, now) => {
-                sum = Measured { value: sum.value + load.held as f64, as_of: sum.as_of.min(load.read_at) };
+                sum = Measured { value: sum.value + load.held.unwrap_or(0) as f64, as_of: sum.as_of.min(load.read_at) };
             }
             load => {
                 let problem = status.failure.as_ref().map(|failure| failure.message.clone());

@@ -51,7 +51,7 @@ impl Bench {
     }
 
     fn holds(&mut self, index: usize, held: u64, arrivals: u64, elapsed: Duration) {
-        self.pickers[index].succeeded(PickerLoad { read_at: self.start + elapsed, held, arrivals }, SECOND);
+        self.pickers[index].succeeded(PickerLoad { read_at: self.start + elapsed, held: Some(held), arrivals }, SECOND);
     }
 
     fn set_states(&mut self, states: &[EndpointState]) {
@@ -190,6 +190,37 @@ fn held_requests_count_while_no_endpoint_exists() {
     assert_eq!((value(snapshot.total_inflight()), value(snapshot.mean(LoadSignal::Waiting))), (40.0, 0.0));
     assert_eq!(snapshot.saturation(), Saturation::NoEndpoints { held: 40 });
     assert_eq!(value((crate::catalog::find("inference_pool_saturation").unwrap().measure)(&snapshot)), 1.0);
+}
+
+#[test]
+fn a_picker_that_holds_nothing_ever_keeps_no_total_from_being_known() {
+    let mut spec = pool(1);
+    spec.pickers = Some(vec!["without flow control".into()]);
+    let mut bench = Bench::new(spec);
+    bench.reads(0, &page(1, 2, 0.1), SECOND);
+    bench.pickers[0].succeeded(PickerLoad { read_at: bench.start + SECOND, held: None, arrivals: 3 }, SECOND);
+    assert_eq!(value(bench.after(SECOND).held), 0.0);
+    bench.reads(0, &page(1, 2, 0.1), 9 * SECOND);
+    assert_eq!(value(bench.after(9 * SECOND).total_queue_size()), 2.0, "it never told, so its silence changes nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_counted_and_the_first_held_request_is_told_at_once() {
+    let mut spec = pool(1);
+    spec.pickers = Some(vec!["a".into()]);
+    let mut bench = Bench::new(spec);
+    let mut changes = bench.store.changes(&PoolId::new("default", "p")).unwrap();
+    let before = changes.version();
+    bench.reads(0, &page(1, 2, 0.1), SECOND);
+    bench.fails(0, SECOND);
+    bench.holds(0, 0, 0, SECOND);
+    assert_eq!(changes.version(), before + 3);
+    bench.holds(0, 2, 2, SECOND);
+    changes.held_rose().await;
+    bench.holds(0, 5, 5, SECOND);
+    let waited = tokio::time::timeout(SECOND, changes.held_rose()).await;
+    assert!(waited.is_err(), "more held than before is no rise from zero");
+    assert!(bench.store.changes(&PoolId::new("default", "q")).is_none());
 }
 
 #[test]
