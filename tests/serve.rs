@@ -5,75 +5,40 @@
 use std::process::Command;
 
 use serde_json::Value;
-use weir_tests::{Folder, Process, eventually, kubectl, run};
-
-const TOKEN: &str = "a-token-of-the-test-0123456789";
+use weir_tests::{Folder, Process, Serving, TOKEN, eventually, kubectl, run, simulators};
 
 /// Simulated servers, and weir serving what they report.
 struct Setup {
     folder: Folder,
     simulator: Option<Process>,
-    weir: Process,
-    exporter: String,
-    adapter: String,
+    serving: Serving,
 }
 
 fn pools_file(endpoints: &str) -> String {
     format!("apiVersion: weir/v1\npools:\n- name: llama\n  endpoints: [{endpoints}]\n")
 }
 
-/// The address in a log line of weir's.
-fn address(line: &str) -> String {
-    let from = line.split("address=").nth(1).unwrap_or_else(|| panic!("no address in {line}"));
-    from.split(' ').next().unwrap().to_owned()
-}
-
 impl Setup {
     fn new(name: &str) -> Self {
         let folder = Folder::new(name);
-        let simulator = Process::weir(&["simulate-server", "--listen", "127.0.0.1:0", "--replicas", "2"]);
-        let replica = |index: usize| {
-            let line = simulator.line("an address", |line| line.starts_with(&format!("simulator-{index} http://")));
-            format!("\"{}\"", line.rsplit("//").next().unwrap())
-        };
-        let endpoints = [replica(0), replica(1)].join(", ");
-        let pools = folder.write("pools.yaml", &pools_file(&endpoints));
-        let tokens = folder.write("tokens", &format!("{TOKEN}\n"));
-        let ca = folder.file("ca.crt");
-        let arguments = [
-            "serve",
-            "--pools",
-            pools.to_str().unwrap(),
-            "--exporter-listen",
-            "127.0.0.1:0",
-            "--adapter-listen",
-            "127.0.0.1:0",
-            "--token-file",
-            tokens.to_str().unwrap(),
-            "--tls-ca-out",
-            ca.to_str().unwrap(),
-        ];
-        let weir = Process::weir(&arguments);
-        let (mut exporter, mut adapter) = (None, None);
-        while exporter.is_none() || adapter.is_none() {
-            let line = weir.line("where it serves", |line| line.contains(" serving "));
-            let server = if line.contains("component=\"adapter\"") { &mut adapter } else { &mut exporter };
-            *server = Some(address(&line));
-        }
-        Self { folder, simulator: Some(simulator), weir, exporter: exporter.unwrap(), adapter: adapter.unwrap() }
+        let (simulator, addresses) = simulators(2);
+        let endpoints: Vec<_> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
+        let pools = folder.write("pools.yaml", &pools_file(&endpoints.join(", ")));
+        let serving = Serving::start(&folder, &pools);
+        Self { folder, simulator: Some(simulator), serving }
     }
 
     /// The exporter's page.
     fn page(&self) -> String {
-        get(&format!("http://{}/metrics", self.exporter)).unwrap()
+        self.serving.page().unwrap()
     }
 
     /// kubectl's answer for a path of the metrics API, or what it says instead.
     fn kubectl(&self, metric: &str, token: &str) -> Result<Value, String> {
         let path = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/default/{metric}");
         let output = Command::new(kubectl())
-            .args(["--server", &format!("https://{}", self.adapter), "--token", token, "--certificate-authority"])
-            .arg(self.folder.file("ca.crt"))
+            .args(["--server", &format!("https://{}", self.serving.adapter), "--token", token, "--certificate-authority"])
+            .arg(&self.serving.ca_file)
             .args(["get", "--raw", &path])
             .env("KUBECONFIG", self.folder.file("none"))
             .output()
@@ -84,19 +49,6 @@ impl Setup {
             Err(String::from_utf8_lossy(&output.stderr).into_owned())
         }
     }
-}
-
-fn get(url: &str) -> Result<String, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    weir_serving::install_crypto_provider();
-    runtime.block_on(async {
-        let mut response = reqwest::get(url).await.map_err(|error| error.to_string())?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| error.to_string())? {
-            body.extend_from_slice(&chunk);
-        }
-        Ok(String::from_utf8_lossy(&body).into_owned())
-    })
 }
 
 #[test]
@@ -133,7 +85,7 @@ fn page_and_api_say_what_the_servers_report_until_nobody_can_be_read() {
     assert!(page.contains("state=\"unreachable\"} 2.0\n"), "{page}");
     assert!(page.contains("weir_scrapes_total{outcome=\"connect\"}"), "{page}");
 
-    let (ended_well, output) = setup.weir.terminate();
+    let (ended_well, output) = setup.serving.weir.terminate();
     assert!(ended_well, "{output}");
 }
 
@@ -142,7 +94,7 @@ fn a_broken_pools_file_keeps_the_last_good_one_and_says_where_it_is_broken() {
     let setup = Setup::new("reload");
     eventually("a value", || setup.kubectl("inference_pool_ready_pods", TOKEN));
     setup.folder.write("pools.yaml", "apiVersion: weir/v1\npools:\n- name: llama\n  endpoint: [\"127.0.0.1:1\"]\n");
-    let complaint = setup.weir.line("the mistake", |line| line.contains("pools.yaml:4:3"));
+    let complaint = setup.serving.weir.line("the mistake", |line| line.contains("pools.yaml:4:3"));
     assert!(complaint.contains("endpoint") && complaint.contains("endpoints"), "{complaint}");
     assert!(setup.page().contains("weir_pools_file_valid 0\n"), "{}", setup.page());
     assert!(setup.kubectl("inference_pool_ready_pods", TOKEN).is_ok(), "the last good version stays in force");

@@ -148,6 +148,87 @@ impl Drop for Process {
     }
 }
 
+/// The bearer token that [`Serving`] accepts.
+pub const TOKEN: &str = "a-token-of-the-test-0123456789";
+
+/// `weir serve` at work on loopback.
+#[derive(Debug)]
+pub struct Serving {
+    /// The process.
+    pub weir: Process,
+    /// Where the exporter listens.
+    pub exporter: String,
+    /// Where the adapter listens.
+    pub adapter: String,
+    /// The authority of the adapter's certificate.
+    pub ca_file: PathBuf,
+}
+
+impl Serving {
+    /// Serves the pools of `pools`, with its own files in `folder`.
+    pub fn start(folder: &Folder, pools: &Path) -> Self {
+        let tokens = folder.write("tokens", &format!("{TOKEN}\n"));
+        let ca_file = folder.file("ca.crt");
+        let weir = Process::weir(&[
+            "serve",
+            "--pools",
+            &pools.display().to_string(),
+            "--exporter-listen",
+            "127.0.0.1:0",
+            "--adapter-listen",
+            "127.0.0.1:0",
+            "--token-file",
+            &tokens.display().to_string(),
+            "--tls-ca-out",
+            &ca_file.display().to_string(),
+        ]);
+        let (mut exporter, mut adapter) = (None, None);
+        while exporter.is_none() || adapter.is_none() {
+            let line = weir.line("where it serves", |line| line.contains(" serving "));
+            let server = if line.contains("component=\"adapter\"") { &mut adapter } else { &mut exporter };
+            *server = Some(address(&line));
+        }
+        let (exporter, adapter) = (exporter.unwrap_or_default(), adapter.unwrap_or_default());
+        Self { weir, exporter, adapter, ca_file }
+    }
+
+    /// The exporter's page.
+    pub fn page(&self) -> Result<String, String> {
+        get(&format!("http://{}/metrics", self.exporter))
+    }
+}
+
+/// The body at `url`, whatever the status.
+pub fn get(url: &str) -> Result<String, String> {
+    weir_serving::install_crypto_provider();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let mut response = reqwest::get(url).await.map_err(|error| error.to_string())?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| error.to_string())? {
+            body.extend_from_slice(&chunk);
+        }
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    })
+}
+
+/// The address in a log line of weir's.
+fn address(line: &str) -> String {
+    let after = line.split("address=").nth(1).unwrap_or_else(|| panic!("no address in {line}"));
+    after.split(' ').next().unwrap_or(after).to_owned()
+}
+
+/// Simulated servers on free ports of 127.0.0.1, and their addresses.
+pub fn simulators(replicas: usize) -> (Process, Vec<String>) {
+    let process = Process::weir(&["simulate-server", "--listen", "127.0.0.1:0", "--replicas", &replicas.to_string()]);
+    let address = |index: usize| {
+        let line = process.line("an address", |line| line.starts_with(&format!("simulator-{index} http://")));
+        line.rsplit("//").next().unwrap_or_default().to_owned()
+    };
+    let addresses = (0..replicas).map(address).collect();
+    (process, addresses)
+}
+
 /// Waits until `condition` gives a value.
 pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Result<T, String>) -> T {
     let deadline = std::time::SystemTime::now() + PATIENCE;

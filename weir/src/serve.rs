@@ -50,7 +50,7 @@ async fn run(
     adapter: Option<&AdapterListenArguments>,
 ) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("signals cannot be watched")?;
-    let config = CollectorConfig { interval: pools.scrape_interval, timeout: pools.scrape_timeout, ..CollectorConfig::default() };
+    let config = CollectorConfig { timeout: pools.scrape_timeout, ..CollectorConfig::default() }.every(pools.scrape_interval);
     let mut line = Line::new(&pools.pools, config, None)?;
     let mut servers = Vec::new();
     if let Some(adapter) = adapter {
@@ -64,10 +64,10 @@ async fn run(
         servers.push(server);
     }
     let endpoint_series = exporter.map_or(0, |exporter| exporter.endpoint_series);
-    weir_exporter::register(&mut line.registry, line.datastore.clone(), endpoint_series);
+    let streams = weir_exporter::register(&mut line.registry, line.datastore.clone(), endpoint_series);
     let registry = Arc::new(std::mem::take(&mut line.registry));
     if let Some(exporter) = exporter {
-        let pages = weir_exporter::router(line.datastore.clone(), registry);
+        let pages = weir_exporter::router(line.datastore.clone(), registry, streams);
         let server = line.server("exporter", pages, exporter.exporter_listen);
         servers.push(server.authentication(Authentication::Everyone).bind().await?);
     }
@@ -216,8 +216,8 @@ pub(crate) async fn start_for_demo(options: DemoServers, stop: CancellationToken
     let api = weir_adapter::router(line.datastore.clone(), AdapterConfig::default(), &mut line.registry);
     let tls = Tls::self_made(authority, Vec::<String>::new());
     let adapter = line.server("adapter", api, options.adapter).tls(tls).drain(drain.clone()).bind().await?;
-    weir_exporter::register(&mut line.registry, line.datastore.clone(), DEMO_ENDPOINT_SERIES);
-    let pages = weir_exporter::router(line.datastore.clone(), Arc::new(std::mem::take(&mut line.registry)));
+    let streams = weir_exporter::register(&mut line.registry, line.datastore.clone(), DEMO_ENDPOINT_SERIES);
+    let pages = weir_exporter::router(line.datastore.clone(), Arc::new(std::mem::take(&mut line.registry)), streams);
     let exporter = line.server("exporter", pages, options.exporter).drain(drain).bind().await?;
     Ok(RunningServers {
         datastore: line.datastore.clone(),

@@ -7,7 +7,10 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 use tokio::time::Instant;
 use weir_adapter::Quantity;
-use weir_hpa::{Behavior, Decision, Hpa, HpaSpec, MetricReading, MetricSpec, Replicas, ScalingPolicy, ScalingRules, Target};
+use weir_hpa::{
+    Behavior, Decision, Hpa, HpaSpec, Limit, MetricReading, MetricSpec, Replicas, Rule, ScalingPolicy, ScalingRules, Stabilized,
+    Target, format_milli,
+};
 
 use super::deployment::MAX_RUNNING;
 use super::{NAMESPACE, POOL};
@@ -95,10 +98,33 @@ impl Autoscaler {
             Ok(milli) => MetricReading::item(*milli),
             Err(error) => MetricReading::Error(error.clone()),
         };
-        let Decision { current, desired, reason, proposals, .. } = self.hpa.sync(elapsed, &replicas, &[api_answer]);
-        let arithmetic = proposals.first().and_then(|proposal| proposal.result.as_ref().ok()).map(ToString::to_string);
-        Turn { current, desired, reading, reason: arithmetic.unwrap_or(reason) }
+        let decision = self.hpa.sync(elapsed, &replicas, &[api_answer]);
+        Turn { current: decision.current, desired: decision.desired, reading, reason: in_words(&decision) }
     }
+}
+
+/// The arithmetic of a decision, and what became of its result.
+fn in_words(decision: &Decision) -> String {
+    let proposal = decision.proposals.first().and_then(|proposal| proposal.result.as_ref().ok());
+    let Some(proposal) = proposal else { return decision.reason.clone() };
+    let (usage, target) = (format_milli(proposal.usage_milli), format_milli(proposal.target.milli()));
+    let arithmetic = match proposal.rule {
+        Rule::UsageOverTarget => format!("{usage} in flight / {target} per server = {} servers", proposal.replicas),
+        _ => proposal.to_string(),
+    };
+    let window = match decision.stabilized {
+        Some(Stabilized::Down) => ", held back by the scale-down window",
+        Some(Stabilized::Up) => ", held back by the scale-up window",
+        None => "",
+    };
+    let limit = match decision.limit {
+        Limit::WithinRange => "",
+        Limit::TooFewReplicas => ", fewer than the minimum",
+        Limit::TooManyReplicas => ", more than the maximum",
+        Limit::ScaleUpLimit => ", limited by how fast it may grow",
+        Limit::ScaleDownLimit => ", limited by how fast it may shrink",
+    };
+    format!("{arithmetic}{window}{limit}")
 }
 
 /// Asks the external metrics API.

@@ -6,9 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use weir_datastore::{LoadSignal, Measurement, PoolSnapshot, Saturation};
-use weir_hpa::format_milli;
 
-use super::autoscaler::{ApiClient, METRIC, Turn};
+use super::autoscaler::{ApiClient, Turn};
 use super::deployment::Deployment;
 use super::load::Users;
 use super::{NAMESPACE, POOL};
@@ -89,10 +88,10 @@ impl View {
                 self.last_failure = None;
                 return;
             }
-            (Ok(milli), false) => {
+            (Ok(_), false) => {
                 self.last_failure = None;
                 let verb = if turn.desired > turn.current { "up" } else { "down" };
-                format!("{at}  {verb} {} -> {}: {METRIC} = {}; {}", turn.current, turn.desired, format_milli(*milli), turn.reason)
+                format!("{at}  {verb} {} -> {}: {}", turn.current, turn.desired, turn.reason)
             }
         };
         if !self.live {
