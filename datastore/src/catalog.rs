@@ -4,8 +4,9 @@
 //! trap of scaling on a mean as if it were a total: a mean with `AverageValue` is divided by the replica count once more.
 
 use crate::load::LoadSignal;
+use crate::measurement::{Measured, Measurement};
 use crate::saturation::Saturation;
-use crate::snapshot::{Measured, Measurement, PoolSnapshot};
+use crate::snapshot::PoolSnapshot;
 
 /// The unit of a family's values.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -12,8 +12,10 @@
 //! 7. [`catalog`]: every family served of a pool, with unit, meaning and the right target type.
 
 pub mod catalog;
+mod cells;
 pub mod engine;
 mod load;
+mod measurement;
 pub mod page;
 pub mod picker;
 pub mod pool;
@@ -23,17 +25,16 @@ mod snapshot;
 mod store;
 pub mod stream;
 
+pub use cells::Endpoint;
 pub use load::{
     Combined, Counters, EndpointLoad, EndpointStatus, Failure, FailureKind, LoadSignal, LoraLoad, PickerLoad, PickerStatus,
     UnitLoad, Unused,
 };
+pub use measurement::{Measured, Measurement, Unknown};
 pub use pool::{EndpointAddress, EndpointSpec, EndpointState, MetricsSource, PoolId, PoolSpec, Scheme};
 pub use saturation::{Saturation, Thresholds};
 pub use selector::Selector;
-pub use snapshot::{
-    Coverage, EndpointView, FRESH_AT_LEAST, FRESH_AT_MOST, Freshness, Measured, Measurement, PickerView, PoolSnapshot, Unknown,
-};
+pub use snapshot::{Coverage, EndpointView, FRESH_AT_LEAST, FRESH_AT_MOST, Freshness, PickerView, PoolSnapshot};
 pub use store::{
-    Datastore, Endpoint, EndpointKey, EndpointWriter, PickerKey, PickerWriter, PoolChanges, TopologyChange, TopologyWriter,
-    datastore,
+    Datastore, EndpointKey, EndpointWriter, PickerKey, PickerWriter, PoolChanges, TopologyChange, TopologyWriter, datastore,
 };

@@ -1,7 +1,7 @@
 //! One saturation: the same number for metric, autoscaler and shedding.
 
 use crate::load::EndpointLoad;
-use crate::snapshot::Unknown;
+use crate::measurement::Unknown;
 
 /// Where an endpoint counts as full.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::cells::{Endpoint, Picker, Pool, PoolMemory};
 use crate::load::{EndpointLoad, EndpointStatus, Failure, FailureKind, PickerLoad, PickerStatus};
 use crate::pool::{EndpointAddress, EndpointSpec, MetricsSource, PoolId, PoolSpec};
 use crate::selector::Selector;
@@ -87,69 +88,6 @@ impl PoolChanges {
             // Cannot be: the sender lives as long as `memory`. Waiting for ever is what no more rises means.
             std::future::pending::<()>().await;
         }
-    }
-}
-
-/// A pool in the store.
-#[derive(Debug)]
-pub(crate) struct Pool {
-    pub(crate) id: PoolId,
-    pub(crate) metrics: MetricsSource,
-    pub(crate) endpoints: Vec<Arc<Endpoint>>,
-    pub(crate) pickers: Option<Vec<Arc<Picker>>>,
-    pub(crate) memory: Arc<PoolMemory>,
-}
-
-/// What stays with a pool while its endpoints and pickers come and go.
-#[derive(Debug)]
-pub(crate) struct PoolMemory {
-    /// When the pool was first seen, or an endpoint that has left was last active, whichever is later.
-    pub(crate) active_before: ArcSwap<Instant>,
-    /// Whether a picker ever told how many requests it holds: from then on silence of a picker means unknown.
-    pub(crate) held_shown: AtomicBool,
-    version: AtomicU64,
-    held_rises: watch::Sender<u64>,
-}
-
-impl PoolMemory {
-    fn new(now: Instant) -> Self {
-        Self {
-            active_before: ArcSwap::from_pointee(now),
-            held_shown: AtomicBool::new(false),
-            version: AtomicU64::new(0),
-            held_rises: watch::Sender::new(0),
-        }
-    }
-
-    fn changed(&self) {
-        self.version.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// One endpoint: what was discovered, and the cell with what was read. The cell outlives changes of readiness and labels.
-#[derive(Debug)]
-pub struct Endpoint {
-    /// As discovered.
-    pub spec: EndpointSpec,
-    cell: Arc<ArcSwap<EndpointStatus>>,
-}
-
-impl Endpoint {
-    /// All that is known of it, as of one moment.
-    pub fn status(&self) -> Arc<EndpointStatus> {
-        self.cell.load_full()
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Picker {
-    pub(crate) name: Arc<str>,
-    cell: Arc<ArcSwap<PickerStatus>>,
-}
-
-impl Picker {
-    pub(crate) fn status(&self) -> Arc<PickerStatus> {
-        self.cell.load_full()
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::families::{Engine, FamilySpec, Several, Signal};
 use super::lora::NewestLora;
 use super::memory::process;
-use super::reader::{PageClock, SeriesVerdict};
+use super::reading::{PageClock, SeriesVerdict};
 use crate::load::{Combined, Counters, EndpointLoad, UnitLoad, Unused};
 use crate::page::{Labels, PageReport, Sample};
 

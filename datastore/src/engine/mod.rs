@@ -8,10 +8,12 @@ mod families;
 mod lora;
 mod memory;
 mod reader;
+mod reading;
 
 pub use families::{CustomFamily, Engine, FamilySpec, Several, Signal, families};
 pub use memory::PageMemory;
-pub use reader::{PageClock, PageReader, ReadError, Reading, SeriesUse, SeriesVerdict};
+pub use reader::PageReader;
+pub use reading::{PageClock, ReadError, Reading, SeriesUse, SeriesVerdict};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,6 @@
 //! each family makes of no pods, no fresh pods and some fresh pods is said at the methods.
 
 mod coverage;
-mod measurement;
 #[cfg(test)]
 mod tests;
 
@@ -16,13 +15,13 @@ use tokio::time::Instant;
 
 use self::coverage::is_fresh;
 pub use self::coverage::{Coverage, FRESH_AT_LEAST, FRESH_AT_MOST, Freshness};
-pub use self::measurement::{Measured, Measurement, Unknown};
 
+use crate::cells::{Endpoint, Picker, Pool};
 use crate::load::{Combined, EndpointLoad, EndpointStatus, LoadSignal, PickerStatus};
+use crate::measurement::{Measured, Measurement, Unknown};
 use crate::pool::{EndpointState, PoolId};
 use crate::saturation::{Saturation, Thresholds};
 use crate::selector::Selector;
-use crate::store::{Endpoint, Picker, Pool};
 
 /// One endpoint as the snapshot saw it.
 #[derive(Clone, Debug)]

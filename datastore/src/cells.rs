@@ -1,0 +1,74 @@
+//! What the store is made of: pools, and the cells in which what was read of their endpoints and pickers is kept.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::load::{EndpointStatus, PickerStatus};
+use crate::pool::{EndpointSpec, MetricsSource, PoolId};
+
+/// A pool in the store.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) id: PoolId,
+    pub(crate) metrics: MetricsSource,
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
+    pub(crate) pickers: Option<Vec<Arc<Picker>>>,
+    pub(crate) memory: Arc<PoolMemory>,
+}
+
+/// What stays with a pool while its endpoints and pickers come and go.
+#[derive(Debug)]
+pub(crate) struct PoolMemory {
+    /// When the pool was first seen, or an endpoint that has left was last active, whichever is later.
+    pub(crate) active_before: ArcSwap<Instant>,
+    /// Whether a picker ever told how many requests it holds: from then on silence of a picker means unknown.
+    pub(crate) held_shown: AtomicBool,
+    pub(crate) version: AtomicU64,
+    pub(crate) held_rises: watch::Sender<u64>,
+}
+
+impl PoolMemory {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            active_before: ArcSwap::from_pointee(now),
+            held_shown: AtomicBool::new(false),
+            version: AtomicU64::new(0),
+            held_rises: watch::Sender::new(0),
+        }
+    }
+
+    pub(crate) fn changed(&self) {
+        self.version.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// One endpoint: what was discovered, and the cell with what was read. The cell outlives changes of readiness and labels.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// As discovered.
+    pub spec: EndpointSpec,
+    pub(crate) cell: Arc<ArcSwap<EndpointStatus>>,
+}
+
+impl Endpoint {
+    /// All that is known of it, as of one moment.
+    pub fn status(&self) -> Arc<EndpointStatus> {
+        self.cell.load_full()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Picker {
+    pub(crate) name: Arc<str>,
+    pub(crate) cell: Arc<ArcSwap<PickerStatus>>,
+}
+
+impl Picker {
+    pub(crate) fn status(&self) -> Arc<PickerStatus> {
+        self.cell.load_full()
+    }
+}
