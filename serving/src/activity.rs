@@ -39,6 +39,8 @@ pub(crate) enum Ended {
     Cut,
     /// The TLS handshake failed.
     Handshake,
+    /// Made room for a newer one before anything allowed was asked over it.
+    Evicted,
 }
 
 impl Ended {
@@ -53,6 +55,7 @@ impl Ended {
             Self::Broken => "broken",
             Self::Cut => "cut",
             Self::Handshake => "handshake",
+            Self::Evicted => "evicted",
         }
     }
 }

@@ -197,6 +197,9 @@ pub(crate) async fn authenticate(State(gate): State<Arc<Gate>>, request: Request
             }
         },
     };
+    if let Some(connection) = parts.extensions.get::<ConnectionInfo>() {
+        connection.prove();
+    }
     // The secret has done its work: nothing further in can log or forward it.
     parts.headers.remove(header::AUTHORIZATION);
     parts.extensions.insert(caller.clone());

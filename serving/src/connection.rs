@@ -19,6 +19,7 @@ use tower::Service;
 use crate::{
     PeerCertificate, ServeError,
     activity::{Activity, Ended, TrackedBody, Watched},
+    newcomers::Standing,
 };
 
 /// Bounds on connections.
@@ -104,11 +105,17 @@ pub struct ConnectionInfo {
     peer: SocketAddr,
     local: SocketAddr,
     closing: CancellationToken,
+    standing: Arc<Standing>,
 }
 
 impl ConnectionInfo {
-    pub(crate) fn new(peer: SocketAddr, local: SocketAddr, closing: CancellationToken) -> Self {
-        Self { peer, local, closing }
+    pub(crate) fn new(peer: SocketAddr, local: SocketAddr, closing: CancellationToken, standing: Arc<Standing>) -> Self {
+        Self { peer, local, closing, standing }
+    }
+
+    /// A caller that is let in asks over it: it no longer has to make room for others.
+    pub(crate) fn prove(&self) {
+        self.standing.prove();
     }
 
     /// Address of the other side.

@@ -41,12 +41,14 @@ mod bearer_tokens;
 mod health;
 mod limits;
 mod observe;
+pub mod process_metrics;
 mod request_metrics;
 mod status;
 
 mod activity;
 mod connection;
 mod listener;
+mod newcomers;
 mod shutdown;
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::{
     activity::{Activity, Ended},
     connection::{ConnectionInfo, ConnectionLimits, Conversation},
     limits::{SharedRandom, draw},
+    newcomers::{Newcomers, Standing},
     tls::LiveTls,
 };
 
@@ -101,6 +102,7 @@ async fn accept(listener: &TcpListener, shared: &Arc<Shared>, stop: &Cancellatio
     let component = shared.component;
     let mut paused: Option<Pause> = None;
     let mut full = false;
+    let mut newcomers = Newcomers::default();
     loop {
         let resume_at = paused.as_ref().and_then(|pause| pause.until);
         tokio::select! {
@@ -123,15 +125,18 @@ async fn accept(listener: &TcpListener, shared: &Arc<Shared>, stop: &Cancellatio
                     if paused.take().is_some() {
                         tracing::info!(component, "accepting connections again");
                     }
-                    if connections.len() >= shared.limits.connections {
-                        shared.metrics.connection_refused(component);
-                        if !full {
-                            full = true;
-                            tracing::warn!(component, limit = shared.limits.connections, "too many connections, closing further ones");
-                        }
-                        drop(stream);
+                    let limit = shared.limits.connections;
+                    if connections.len() >= limit && !full {
+                        full = true;
+                        tracing::warn!(component, limit, "too many connections, those that asked nothing yet make room, oldest first");
+                    }
+                    if connections.len() < limit || newcomers.evict_oldest() {
+                        let standing = Arc::new(Standing::default());
+                        newcomers.add(&standing, limit);
+                        connections.spawn(serve(Arc::clone(shared), stream, peer, standing));
                     } else {
-                        connections.spawn(serve(Arc::clone(shared), stream, peer));
+                        shared.metrics.connection_refused(component);
+                        drop(stream);
                     }
                 }
                 // The client's fault, gone with it.
@@ -220,18 +225,25 @@ async fn drain(shared: &Shared, grace: Duration, connections: &mut JoinSet<Outco
     report
 }
 
-async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) -> Outcome {
+async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, standing: Arc<Standing>) -> Outcome {
     let _open = shared.metrics.connection_accepted(shared.component);
     let activity = Activity::new(Instant::now());
     let ended = tokio::select! {
         biased;
         () = shared.cut.cancelled() => Ended::Cut,
-        ended = converse(&shared, stream, peer, Arc::clone(&activity)) => ended,
+        () = standing.evicted.cancelled() => Ended::Evicted,
+        ended = converse(&shared, stream, peer, &standing, Arc::clone(&activity)) => ended,
     };
     Outcome { ended, requests_in_flight: activity.requests_in_flight() }
 }
 
-async fn converse(shared: &Shared, stream: TcpStream, peer: SocketAddr, activity: Arc<Activity>) -> Ended {
+async fn converse(
+    shared: &Shared,
+    stream: TcpStream,
+    peer: SocketAddr,
+    standing: &Arc<Standing>,
+    activity: Arc<Activity>,
+) -> Ended {
     let closing = shared.closing.child_token();
     // Answers are small and wanted now. Both calls fail only on a connection that is gone already.
     let (Ok(()), Ok(local)) = (stream.set_nodelay(true), stream.local_addr()) else {
@@ -241,7 +253,7 @@ async fn converse(shared: &Shared, stream: TcpStream, peer: SocketAddr, activity
         http: &shared.http,
         limits: &shared.limits,
         router: shared.router.clone(),
-        info: ConnectionInfo::new(peer, local, closing.clone()),
+        info: ConnectionInfo::new(peer, local, closing.clone(), Arc::clone(standing)),
         certificate: None,
         activity,
         age: age_between(shared.limits.age, draw(&shared.random)),

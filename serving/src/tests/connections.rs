@@ -133,6 +133,24 @@ async fn connections_above_the_limit_are_closed_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn silent_connections_make_room_for_those_who_ask() {
+    const LIMIT: usize = 4;
+    let server = start_with(ConnectionLimits { connections: LIMIT, ..ConnectionLimits::default() }).await;
+    let mut proven = TcpStream::connect(server.address).await.unwrap();
+    ask(&mut proven, "/", "page").await;
+    let mut silent = Vec::new();
+    for _ in 0..5 * LIMIT {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+        ask(&mut proven, "/", "page").await;
+    }
+    let answer = exchange(server.address, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.ends_with("page"), "a newcomer who asks is answered: {answer}");
+    assert_eq!(read_to_end(&mut silent[0]).await, "", "the oldest silent one went");
+    server.wait_for_metric(&closed("evicted"), (4 * LIMIT + 2) as f64).await;
+    ask(&mut proven, "/", "page").await;
+}
+
+#[tokio::test]
 async fn old_connections_are_told_to_go_and_streams_end() {
     let limits = ConnectionLimits { age: (SHORT, 2 * SHORT), ..ConnectionLimits::default() };
     // A stream that ends only because its connection should.
