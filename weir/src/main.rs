@@ -15,11 +15,21 @@ use clap::Parser;
 
 use crate::args::{Arguments, Command};
 
+/// Every endpoint and every caller is a descriptor, and systems start programs with a low limit that each may raise to the high one.
+fn allow_many_descriptors() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // The demo draws where log lines would go.
     logging::init(&arguments.log, matches!(arguments.command, Command::Demo(_)));
     weir_serving::install_crypto_provider();
+    allow_many_descriptors();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
