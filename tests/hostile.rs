@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use weir_tests::{Folder, Serving, TOKEN, eventually, simulators};
 
@@ -81,7 +81,7 @@ fn ten_thousand_silent_connections_keep_nobody_out() {
     let folder = Folder::new("flood");
     let (_simulators, serving) = serving(&folder);
     let caller = Caller::start(&serving);
-    let started = Instant::now();
+    let started = tokio::time::Instant::now();
     let mut flood = Vec::new();
     for _ in 0..FLOOD {
         match TcpStream::connect(&serving.adapter) {

@@ -1,10 +1,21 @@
 //! What a source of discovery hands to the collector.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use weir_datastore::PoolSpec;
 
-/// How the endpoints of a pool may be reached: what the pool's TLS and credentials are.
+/// Whether servers are asked for the wanted series alone, with `?name[]=`.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Restrict {
+    /// Where a trial has shown that the server answers such pages rightly.
+    #[default]
+    Auto,
+    /// Never: always for the whole page.
+    Never,
+}
+
+/// How the pages of a pool may be asked for: its TLS, its credentials, whole or restricted.
 ///
 /// The datastore knows nothing of it: a change here keeps every cell.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
@@ -18,6 +29,8 @@ pub struct Access {
     pub insecure_skip_verify: bool,
     /// A file with the token that goes with each request; read again when it changes.
     pub bearer_token_file: Option<PathBuf>,
+    /// Whether pages are restricted to the wanted series.
+    pub restrict: Restrict,
 }
 
 impl Access {
@@ -33,10 +46,23 @@ pub struct WantedPool {
     pub spec: PoolSpec,
     /// How its endpoints may be reached.
     pub access: Access,
+    /// How its pickers may be reached: those of the spec that are read over the network.
+    pub pickers: Vec<WantedPicker>,
+}
+
+/// One replica of a pool's picker.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WantedPicker {
+    /// Its name in the spec's `pickers`.
+    pub name: Arc<str>,
+    /// The URL of its metrics page. Where the same server serves weir's stream of the pool, that is followed instead.
+    pub url: Arc<str>,
+    /// Its TLS and credentials.
+    pub access: Access,
 }
 
 impl From<PoolSpec> for WantedPool {
     fn from(spec: PoolSpec) -> Self {
-        Self { spec, access: Access::default() }
+        Self { spec, access: Access::default(), pickers: Vec::new() }
     }
 }

@@ -12,26 +12,36 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use weir_datastore::engine::{CustomFamily, Engine, PageReader};
-use weir_datastore::{EndpointKey, EndpointWriter, FRESH_AT_MOST, PoolId, TopologyWriter};
+use weir_datastore::picker::PickerPageReader;
+use weir_datastore::{EndpointKey, EndpointWriter, FRESH_AT_MOST, PickerKey, PoolId, Scheme, TopologyWriter};
 
 use crate::access::WantedPool;
+use crate::activity::Activity;
 use crate::body::Bodies;
 use crate::connection::{Connection, ConnectionKey, Refreshed};
-use crate::fetch::{DEFAULT_MAX_BODY_BYTES, DEFAULT_TIMEOUT};
+use crate::fetch::{DEFAULT_MAX_BODY_BYTES, DEFAULT_TIMEOUT, parse_url};
 use crate::metrics::ScrapeMetrics;
-use crate::schedule::Schedule;
+use crate::picker::book::Book;
+use crate::picker::{PickerLoop, PickerMetrics, PickerShared, Target};
+use crate::restrict::NamesInUse;
+use crate::schedule::{Pace, Schedule};
 use crate::scrape::{EndpointLoop, Shared};
+use crate::stream::feed::{Feed, Feeds};
+use crate::stream::metrics::StreamMetrics;
 
 /// The longest interval: three of them are how long a page counts, and no value may be older than 5 s.
 const LONGEST_INTERVAL: Duration = Duration::from_millis(1600);
 /// The shortest interval: below it a Python server does little but write pages.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How the collector reads endpoints.
 #[derive(Clone, Debug)]
 pub struct CollectorConfig {
-    /// How often each endpoint is read: 10 ms to 1.6 s. Default: 1 s.
-    pub interval: Duration,
+    /// How often an endpoint is read while its last page showed requests, running or waiting, or [`Activity`] says that it has
+    /// some: 20 ms to the idle interval. Default: 1 s.
+    pub busy_interval: Duration,
+    /// How often an endpoint is read otherwise: 20 ms to 1.6 s. Default: 1 s.
+    pub idle_interval: Duration,
     /// The time in which a page must have been read: at most 5 s. Default: 1 s.
     pub timeout: Duration,
     /// The largest page in bytes, packed and unpacked. Default: 16 MiB.
@@ -43,7 +53,8 @@ pub struct CollectorConfig {
 impl Default for CollectorConfig {
     fn default() -> Self {
         Self {
-            interval: Duration::from_secs(1),
+            busy_interval: Duration::from_secs(1),
+            idle_interval: Duration::from_secs(1),
             timeout: DEFAULT_TIMEOUT,
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             credentials_interval: Duration::from_secs(10),
@@ -61,6 +72,14 @@ pub enum ConfigError {
     Interval {
         /// What was given.
         given: Duration,
+    },
+    /// An endpoint at work would be read less often than one that idles.
+    #[error("scrape interval of busy endpoints {busy:?}: it must not be above that of idle ones, {idle:?}")]
+    BusyInterval {
+        /// What was given for endpoints at work.
+        busy: Duration,
+        /// What was given for the others.
+        idle: Duration,
     },
     /// The timeout is out of bounds.
     #[error("scrape timeout {given:?}: it must be above 0 and at most {FRESH_AT_MOST:?}, beyond which a page is too old to count")]
@@ -87,11 +106,23 @@ pub enum ConfigError {
 }
 
 impl CollectorConfig {
+    /// The same, reading every endpoint every `interval`, at work or not.
+    #[must_use]
+    pub fn every(self, interval: Duration) -> Self {
+        Self { busy_interval: interval, idle_interval: interval, ..self }
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         const LEAST_BODY: usize = 64 * 1024;
         const LEAST_CREDENTIALS: Duration = Duration::from_millis(10);
-        if !(SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&self.interval) {
-            return Err(ConfigError::Interval { given: self.interval });
+        let (busy, idle) = (self.busy_interval, self.idle_interval);
+        for given in [busy, idle] {
+            if !(SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&given) {
+                return Err(ConfigError::Interval { given });
+            }
+        }
+        if busy > idle {
+            return Err(ConfigError::BusyInterval { busy, idle });
         }
         if self.timeout.is_zero() || self.timeout > FRESH_AT_MOST {
             return Err(ConfigError::Timeout { given: self.timeout });
@@ -109,6 +140,9 @@ impl CollectorConfig {
 /// Keeps the datastore's topology as wanted, and one loop per endpoint.
 pub struct Collector {
     credentials_interval: Duration,
+    busy_interval: Duration,
+    idle_interval: Duration,
+    activity: Activity,
     topology: TopologyWriter,
     shared: Arc<Shared>,
     /// All schedules count from here.
@@ -116,8 +150,10 @@ pub struct Collector {
     /// Endpoints of one kind share a reader.
     readers: HashMap<ReaderKey, Arc<PageReader>>,
     connections: HashMap<ConnectionKey, Followed>,
-    pools: HashMap<PoolId, watch::Sender<Arc<Connection>>>,
+    pools: HashMap<PoolId, PoolState>,
     endpoints: HashMap<EndpointKey, AbortHandle>,
+    picker_shared: PickerShared,
+    pickers: HashMap<PickerKey, RunningPicker>,
     tasks: JoinSet<()>,
 }
 
@@ -129,6 +165,20 @@ struct Followed {
     task: Option<AbortHandle>,
 }
 
+/// What the loops of one pool share.
+struct PoolState {
+    connection: watch::Sender<Arc<Connection>>,
+    /// What streams leave for its endpoints.
+    feeds: Arc<Feeds>,
+    /// What its pickers told.
+    book: Arc<Book>,
+}
+
+struct RunningPicker {
+    target: watch::Sender<Target>,
+    task: AbortHandle,
+}
+
 impl Collector {
     /// A collector that writes through `topology` and counts what it does in `registry`.
     ///
@@ -137,22 +187,40 @@ impl Collector {
     pub fn new(config: CollectorConfig, topology: TopologyWriter, registry: &mut Registry) -> Result<Self, ConfigError> {
         config.check()?;
         let shared = Shared {
-            interval: config.interval,
             timeout: config.timeout,
             bodies: Bodies::new(config.max_body_bytes),
+            names: NamesInUse::default(),
             metrics: ScrapeMetrics::register(registry),
+        };
+        let shared = Arc::new(shared);
+        let picker_shared = PickerShared {
+            scraping: shared.clone(),
+            pages: PickerMetrics::register(registry),
+            streams: StreamMetrics::register(registry),
+            reader: Arc::new(PickerPageReader::default()),
+            interval: config.idle_interval,
         };
         Ok(Self {
             credentials_interval: config.credentials_interval,
+            busy_interval: config.busy_interval,
+            idle_interval: config.idle_interval,
+            activity: Activity::default(),
             topology,
-            shared: Arc::new(shared),
+            shared,
             origin: Instant::now(),
             readers: HashMap::new(),
             connections: HashMap::new(),
             pools: HashMap::new(),
             endpoints: HashMap::new(),
+            picker_shared,
+            pickers: HashMap::new(),
             tasks: JoinSet::new(),
         })
+    }
+
+    /// Through which it is told which endpoints have requests in flight.
+    pub fn activity(&self) -> Activity {
+        self.activity.clone()
     }
 
     /// Reads what is `wanted`, until `shutdown`: then every task has ended. Where whoever says what is wanted goes away, the last
@@ -186,25 +254,42 @@ impl Collector {
     }
 
     async fn apply(&mut self, wanted: &[WantedPool]) {
+        let specs: Vec<_> = wanted.iter().map(|pool| pool.spec.clone()).collect();
+        let wanted: HashMap<_, _> = wanted.iter().map(|pool| (&pool.spec.id, pool)).collect();
         let mut used = HashSet::new();
-        for pool in wanted {
+        let mut targets = HashMap::new();
+        for (id, pool) in &wanted {
             let key = ConnectionKey { scheme: pool.spec.metrics.scheme, access: pool.access.clone() };
             let connection = self.connection(&key).await;
             used.insert(key);
-            match self.pools.get(&pool.spec.id) {
-                Some(known) if Arc::ptr_eq(&known.borrow(), &connection) => {}
-                Some(known) => drop(known.send_replace(connection)),
-                None => drop(self.pools.insert(pool.spec.id.clone(), watch::Sender::new(connection))),
+            for picker in &pool.pickers {
+                let page = parse_url(&picker.url);
+                let scheme = page.as_ref().map_or(Scheme::Http, |(_, scheme)| *scheme);
+                let key = ConnectionKey { scheme, access: picker.access.clone() };
+                let target = Target { page: page.map(|(url, _)| url), connection: self.connection(&key).await };
+                used.insert(key);
+                targets.insert(PickerKey { pool: (*id).clone(), name: picker.name.clone() }, target);
             }
+            let state = self.pools.entry((*id).clone()).or_insert_with(|| PoolState::new(connection.clone()));
+            state.connection.send_if_modified(|known| {
+                let changed = !Arc::ptr_eq(known, &connection);
+                *known = connection;
+                changed
+            });
+            // Before the topology changes: what a source told that goes is counted by another one first.
+            state.book.configure(pool.spec.pickers.iter().flatten().cloned(), Instant::now());
         }
-        let change = self.topology.replace_all(wanted.iter().map(|pool| pool.spec.clone()).collect(), Instant::now());
+        let change = self.topology.replace_all(specs, Instant::now());
         for gone in &change.removed {
             if let Some(task) = self.endpoints.remove(gone) {
                 task.abort();
             }
         }
-        let wanted_ids: HashSet<_> = wanted.iter().map(|pool| &pool.spec.id).collect();
-        self.pools.retain(|id, _| wanted_ids.contains(id));
+        self.pools.retain(|id, _| wanted.contains_key(id));
+        for (id, state) in &self.pools {
+            let addresses = wanted.get(id).into_iter().flat_map(|pool| &pool.spec.endpoints);
+            state.feeds.retain(&addresses.map(|endpoint| &endpoint.address).collect());
+        }
         self.connections.retain(|key, followed| {
             let keep = used.contains(key);
             if !keep && let Some(task) = &followed.task {
@@ -216,6 +301,12 @@ impl Collector {
         self.readers.retain(|_, reader| Arc::strong_count(reader) > 1);
         let (added, removed) = (change.added.len(), change.removed.len());
         change.added.into_iter().for_each(|writer| self.start(writer));
+        for writer in change.added_pickers {
+            if let Some(state) = self.pools.get(&writer.key().pool) {
+                state.book.add(writer);
+            }
+        }
+        self.apply_pickers(targets);
         self.shared.metrics.endpoints.set(i64::try_from(self.endpoints.len()).unwrap_or(i64::MAX));
         if added + removed > 0 {
             info!(pools = self.pools.len(), endpoints = self.endpoints.len(), added, removed, "endpoints changed");
@@ -224,13 +315,47 @@ impl Collector {
 
     fn start(&mut self, writer: EndpointWriter) {
         let key = writer.key().clone();
-        let Some(connection) = self.pools.get(&key.pool).map(watch::Sender::subscribe) else { return };
+        let Some(state) = self.pools.get(&key.pool) else { return };
         let reader_key = (key.metrics.engine, key.metrics.families.clone());
         let reader =
             self.readers.entry(reader_key).or_insert_with_key(|(engine, families)| Arc::new(PageReader::new(*engine, families)));
-        let schedule = Schedule::new(self.origin, self.shared.interval, &key);
-        let task = EndpointLoop { writer, reader: reader.clone(), connection, schedule, shared: self.shared.clone() };
+        let pace = Pace::new(self.origin, self.busy_interval, self.idle_interval, &key);
+        let activity = self.activity.endpoint(&key.pool, &key.address);
+        let feed = Feed::new(state.feeds.of(&key.address), self.shared.timeout, self.picker_shared.streams.clone());
+        let (reader, connection, shared) = (reader.clone(), state.connection.subscribe(), self.shared.clone());
+        let task = EndpointLoop { writer, reader, connection, pace, activity, feed, shared };
         self.endpoints.insert(key, self.tasks.spawn(task.run()));
+    }
+
+    /// Makes the pickers at `targets` all that are read.
+    fn apply_pickers(&mut self, mut targets: HashMap<PickerKey, Target>) {
+        self.pickers.retain(|key, running| match targets.remove(key) {
+            Some(target) => {
+                running.target.send_if_modified(|known| {
+                    let changed = !known.is(&target);
+                    *known = target;
+                    changed
+                });
+                true
+            }
+            None => {
+                running.task.abort();
+                false
+            }
+        });
+        for (key, target) in targets {
+            let Some(state) = self.pools.get(&key.pool) else { continue };
+            let (sender, target) = watch::channel(target);
+            let picker = PickerLoop {
+                key: key.clone(),
+                target,
+                book: state.book.clone(),
+                feeds: state.feeds.clone(),
+                schedule: Schedule::new(self.origin, self.picker_shared.interval, &key),
+                shared: self.picker_shared.clone(),
+            };
+            self.pickers.insert(key, RunningPicker { target: sender, task: self.tasks.spawn(picker.run()) });
+        }
     }
 
     async fn connection(&mut self, key: &ConnectionKey) -> Arc<Connection> {
@@ -247,6 +372,12 @@ impl Collector {
         let task = follow.then(|| self.tasks.spawn(follow_files(connection.clone(), self.credentials_interval)));
         self.connections.insert(key.clone(), Followed { connection: connection.clone(), task });
         connection
+    }
+}
+
+impl PoolState {
+    fn new(connection: Arc<Connection>) -> Self {
+        Self { connection: watch::Sender::new(connection), feeds: Arc::default(), book: Arc::default() }
     }
 }
 
@@ -286,7 +417,7 @@ fn report_panic(ended: Result<(), JoinError>) {
     if let Err(failed) = ended
         && failed.is_panic()
     {
-        error!(error = %failed, "a task of the collector has panicked: its endpoint goes stale until it is removed and added again");
+        error!(error = %failed, "a task of the collector has panicked: its endpoint or picker goes stale until it is removed and added again");
     }
 }
 
@@ -302,10 +433,13 @@ mod tests {
             Collector::new(config, weir_datastore::datastore().1, &mut Registry::default()).map(drop)
         };
         assert_eq!(check(|_| {}), Ok(()));
-        assert_eq!(check(|config| config.interval = LONGEST_INTERVAL), Ok(()));
-        let too_long = check(|config| config.interval = Duration::from_millis(1601)).unwrap_err();
+        assert_eq!(check(|config| config.idle_interval = LONGEST_INTERVAL), Ok(()));
+        assert_eq!(check(|config| config.busy_interval = SHORTEST_INTERVAL), Ok(()));
+        let too_long = check(|config| *config = config.clone().every(Duration::from_millis(1601))).unwrap_err();
         assert!(too_long.to_string().contains("no value may be older than 5s"), "{too_long}");
-        assert!(matches!(check(|config| config.interval = Duration::ZERO), Err(ConfigError::Interval { .. })));
+        assert!(matches!(check(|config| config.busy_interval = Duration::from_millis(19)), Err(ConfigError::Interval { .. })));
+        let reversed = check(|config| config.busy_interval = LONGEST_INTERVAL);
+        assert!(matches!(reversed, Err(ConfigError::BusyInterval { .. })));
         assert!(matches!(check(|config| config.timeout = Duration::ZERO), Err(ConfigError::Timeout { .. })));
         assert!(matches!(check(|config| config.timeout = Duration::from_secs(6)), Err(ConfigError::Timeout { .. })));
         assert!(matches!(check(|config| config.max_body_bytes = 1), Err(ConfigError::MaxBodyBytes { .. })));

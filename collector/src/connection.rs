@@ -16,7 +16,7 @@ use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use weir_datastore::Scheme;
 
-use crate::access::Access;
+use crate::access::{Access, Restrict};
 use crate::tls;
 
 /// The largest file of certificates, in bytes.
@@ -86,6 +86,10 @@ impl Connection {
     /// The client at present, or why there is none.
     pub(crate) fn current(&self) -> Arc<Result<Ready, String>> {
         self.current.load_full()
+    }
+
+    pub(crate) fn restrict(&self) -> Restrict {
+        self.key.access.restrict
     }
 
     pub(crate) fn has_files(&self) -> bool {

@@ -7,9 +7,13 @@
 //! 2. [`PoolsFile`]: discovery without a cluster, from `pools.yaml`, followed while it changes.
 //! 3. [`fetch_page`]: one page over HTTP, bounded in time and bytes; each thing that can go wrong is a [`ScrapeFailure`] that names
 //!    the address, what happened and the way out.
-//! 4. [`Collector`]: a loop per endpoint, spread over the interval, each on its own clock.
+//! 4. `stream`, `picker`: what other weirs tell of a pool, instead of reading it a second time, and what its pickers hold.
+//! 5. [`Collector`]: a loop per endpoint, spread over the interval, each on its own clock: often while the endpoint works, as its
+//!    page or [`Activity`] says; for the wanted series alone where a trial has shown that the server answers that rightly
+//!    ([`Restrict`]).
 
 mod access;
+mod activity;
 mod file;
 
 mod tls;
@@ -22,12 +26,20 @@ mod body;
 mod fetch;
 
 mod metrics;
+mod restrict;
 mod schedule;
+
+mod asking;
 mod scrape;
+
+mod stream;
+
+mod picker;
 
 mod collector;
 
-pub use access::{Access, WantedPool};
+pub use access::{Access, Restrict, WantedPicker, WantedPool};
+pub use activity::{Activity, EndpointActivity};
 pub use collector::{Collector, CollectorConfig, ConfigError};
 pub use failure::ScrapeFailure;
 pub use fetch::{FetchConfig, FetchedPage, fetch_page};

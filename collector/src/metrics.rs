@@ -11,7 +11,7 @@ use weir_datastore::{FailureKind, Unused};
 /// The outcome of a page that was read.
 const OK: &str = "ok";
 
-const FAILURES: [FailureKind; 9] = [
+pub(crate) const FAILURES: [FailureKind; 9] = [
     FailureKind::Connect,
     FailureKind::Tls,
     FailureKind::Timeout,
@@ -28,10 +28,51 @@ struct Outcome {
     outcome: &'static str,
 }
 
+/// What was asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum PageKind {
+    /// The whole page.
+    Full,
+    /// The wanted series alone, instead of the whole page.
+    Restricted,
+    /// The wanted series alone, to be compared with the whole page.
+    Trial,
+}
+
+impl PageKind {
+    const ALL: [Self; 3] = [Self::Full, Self::Restricted, Self::Trial];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Restricted => "restricted",
+            Self::Trial => "trial",
+        }
+    }
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Kind {
+    kind: &'static str,
+}
+
+/// A read under way, counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct UnderWay<'metrics>(&'metrics Gauge);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// Counters of scraping. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct ScrapeMetrics {
     scrapes: Family<Outcome, Counter>,
+    pages: Family<Kind, Counter>,
+    concurrent: Gauge,
+    pub(crate) gap: Histogram,
     pub(crate) duration: Histogram,
     pub(crate) body_bytes: Counter,
     dropped_lines: Counter,
@@ -46,6 +87,9 @@ impl ScrapeMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             scrapes: Family::default(),
+            pages: Family::default(),
+            concurrent: Gauge::default(),
+            gap: Histogram::new([0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0]),
             duration: Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]),
             body_bytes: Counter::default(),
             dropped_lines: Counter::default(),
@@ -59,9 +103,17 @@ impl ScrapeMetrics {
         for outcome in FAILURES.map(FailureKind::label).into_iter().chain([OK]) {
             drop(metrics.scrapes.get_or_create(&Outcome { outcome }));
         }
+        for kind in PageKind::ALL.map(PageKind::label) {
+            drop(metrics.pages.get_or_create(&Kind { kind }));
+        }
         registry.register("weir_scrapes", "Attempts to read an endpoint's page, by outcome", metrics.scrapes.clone());
         let help = "Time from asking for a page until it was read or given up";
         registry.register_with_unit("weir_scrape_duration", help, Unit::Seconds, metrics.duration.clone());
+        let help = "Time between two good pages of an endpoint, by when they were asked for";
+        registry.register_with_unit("weir_scrape_gap", help, Unit::Seconds, metrics.gap.clone());
+        registry.register("weir_scrape_concurrent", "Reads of endpoints that are under way", metrics.concurrent.clone());
+        let help = "Pages asked for: whole, restricted to the wanted series, or restricted to be compared with a whole one";
+        registry.register("weir_scrape_pages", help, metrics.pages.clone());
         registry.register("weir_scrape_body_bytes", "Bytes of pages, decompressed", metrics.body_bytes.clone());
         let help = "Lines of pages that could not be read";
         registry.register("weir_scrape_dropped_lines", help, metrics.dropped_lines.clone());
@@ -75,6 +127,16 @@ impl ScrapeMetrics {
         let help = "Times at which an endpoint was due but the read before it was not over";
         registry.register("weir_scrape_overdue", help, metrics.overdue.clone());
         metrics
+    }
+
+    pub(crate) fn asked(&self, kind: PageKind) {
+        self.pages.get_or_create(&Kind { kind: kind.label() }).inc();
+    }
+
+    /// Counts a read as under way.
+    pub(crate) fn begin(&self) -> UnderWay<'_> {
+        self.concurrent.inc();
+        UnderWay(&self.concurrent)
     }
 
     pub(crate) fn succeeded(&self, unused: Unused) {
@@ -106,6 +168,11 @@ mod tests {
         metrics.endpoints.set(7);
         metrics.overdue.inc_by(8);
         metrics.duration.observe(0.02);
+        metrics.gap.observe(1.2);
+        metrics.asked(PageKind::Trial);
+        let first = metrics.begin();
+        let _second = metrics.begin();
+        drop(first);
         let mut page = String::new();
         encode(&mut page, &registry).unwrap();
         for line in [
@@ -113,6 +180,11 @@ mod tests {
             "weir_scrapes_total{outcome=\"too_large\"} 1",
             "weir_scrapes_total{outcome=\"no_engine\"} 0",
             "weir_scrape_duration_seconds_bucket{le=\"0.025\"} 1",
+            "weir_scrape_gap_seconds_bucket{le=\"1.25\"} 1",
+            "weir_scrape_gap_seconds_bucket{le=\"1.0\"} 0",
+            "weir_scrape_concurrent 1",
+            "weir_scrape_pages_total{kind=\"trial\"} 1",
+            "weir_scrape_pages_total{kind=\"full\"} 0",
             "weir_scrape_body_bytes_total 6",
             "weir_scrape_dropped_lines_total 2",
             "weir_scrape_invalid_samples_total 3",

@@ -21,6 +21,31 @@ pub(crate) struct Schedule {
     phase: f64,
 }
 
+/// The schedules of one endpoint: one while it works, one while it idles. Both keep the endpoint's place in the interval, so that a
+/// thousand endpoints that begin to work at one moment stay spread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    busy: Schedule,
+    idle: Schedule,
+}
+
+impl Pace {
+    /// As [`Schedule::new`].
+    pub(crate) fn new(origin: Instant, busy: Duration, idle: Duration, identity: &impl Hash) -> Self {
+        Self { busy: Schedule::new(origin, busy, identity), idle: Schedule::new(origin, idle, identity) }
+    }
+
+    /// The schedule of an endpoint that is at work, or not.
+    pub(crate) fn at_work(&self, busy: bool) -> &Schedule {
+        if busy { &self.busy } else { &self.idle }
+    }
+
+    /// When to read an endpoint that has just begun to work, and was last read at `asked_at`, if it was and that was good.
+    pub(crate) fn woken(&self, asked_at: Option<Instant>, now: Instant) -> Instant {
+        asked_at.map_or_else(|| self.busy.first(now), |asked_at| self.busy.after_success(asked_at, now).at)
+    }
+}
+
 /// What follows a read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Next {
@@ -38,6 +63,11 @@ impl Schedule {
         // The upper 32 bits are exact as a fraction.
         let phase = (hasher.finish() >> 32) as f64 / (1_u64 << 32) as f64;
         Self { origin: origin + interval.mul_f64(phase), interval, phase }
+    }
+
+    /// Between two reads.
+    pub(crate) fn interval(&self) -> Duration {
+        self.interval
     }
 
     /// The first time due, at `now` or later.
@@ -126,6 +156,23 @@ mod tests {
         assert_eq!(jittered.after_failure(origin, origin, 2), origin + milliseconds(1600));
         let hung = jittered.after_failure(origin, origin + INTERVAL, 1);
         assert_eq!(hung, origin + milliseconds(1250), "no attempt follows at once on one that took all its time");
+    }
+
+    #[test]
+    fn endpoints_that_begin_to_work_at_one_moment_are_read_soon_and_spread() {
+        let origin = Instant::now();
+        let (busy, now) = (milliseconds(50), origin + milliseconds(12_345));
+        let mut per_tenth = [0; 10];
+        for endpoint in 0..1000 {
+            let pace = Pace::new(origin, busy, INTERVAL, &format!("10.0.0.{endpoint}:8000"));
+            let asked_at = pace.at_work(false).first(now - INTERVAL);
+            let woken = pace.woken(Some(asked_at), now);
+            assert!(woken > now && woken <= now + busy + busy / 2, "{:?}", woken - now);
+            assert!(woken - asked_at >= busy / 2);
+            per_tenth[(((woken - origin).as_millis() % 50) / 5) as usize] += 1;
+            assert!(pace.woken(None, now) <= now + busy);
+        }
+        assert!(per_tenth.iter().all(|count| (60..=140).contains(count)), "{per_tenth:?}");
     }
 
     proptest! {

@@ -1,28 +1,30 @@
 //! The loop of one endpoint: ask, read, write, wait.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use reqwest::Url;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
-use weir_datastore::engine::{PageClock, PageMemory, PageReader};
-use weir_datastore::{EndpointKey, EndpointLoad, EndpointWriter, FRESH_AT_MOST};
+use weir_datastore::engine::PageReader;
+use weir_datastore::{EndpointKey, EndpointLoad, EndpointWriter};
 
+use crate::activity::EndpointActivity;
+use crate::asking::{Asking, Turn};
 use crate::body::Bodies;
 use crate::connection::Connection;
 use crate::failure::ScrapeFailure;
-use crate::fetch::{fetch, parse_url};
 use crate::metrics::ScrapeMetrics;
-use crate::schedule::Schedule;
+use crate::restrict::NamesInUse;
+use crate::schedule::Pace;
+use crate::stream::feed::Feed;
 
 /// What all loops share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) interval: Duration,
     pub(crate) timeout: Duration,
     pub(crate) bodies: Bodies,
+    pub(crate) names: NamesInUse,
     pub(crate) metrics: ScrapeMetrics,
 }
 
@@ -33,87 +35,111 @@ pub(crate) struct EndpointLoop {
     pub(crate) reader: Arc<PageReader>,
     /// Changes when the pool is reached differently.
     pub(crate) connection: watch::Receiver<Arc<Connection>>,
-    pub(crate) schedule: Schedule,
+    pub(crate) pace: Pace,
+    /// What others know of it.
+    pub(crate) activity: EndpointActivity,
+    /// What other weirs tell of it: while they do, it is not read here.
+    pub(crate) feed: Feed,
     pub(crate) shared: Arc<Shared>,
 }
 
 impl EndpointLoop {
     pub(crate) async fn run(mut self) {
-        let mut place = Place::new(self.writer.key());
-        let mut memory = PageMemory::default();
+        let mut asking = Asking::new(self.writer.key());
+        let mut told = self.activity.follow();
         let mut run = FailureRun::default();
-        let mut due = self.schedule.first(Instant::now());
+        // Whether the last good page showed requests, and when it was asked for.
+        let mut works = false;
+        let mut last_good: Option<Instant> = None;
+        let mut wait = Wait { until: self.pace.at_work(self.activity.get()).first(Instant::now()), asked_at: None, may_wake: true };
         loop {
-            sleep_until(due).await;
-            let asked_at = Instant::now();
-            let outcome = self.scrape(&mut place, &mut memory, asked_at).await;
-            let now = Instant::now();
-            self.shared.metrics.duration.observe((now - asked_at).as_secs_f64());
-            due = match outcome {
-                Ok(load) => {
-                    self.shared.metrics.succeeded(load.unused);
-                    self.writer.succeeded(load, self.shared.interval);
+            let heard = tokio::select! {
+                biased;
+                heard = self.feed.next() => Some(heard),
+                () = wait.over(&self.pace, &mut told) => None,
+            };
+            if let Some(heard) = heard {
+                let now = Instant::now();
+                if let Some(until) = self.feed.take(&heard, &mut self.writer, now) {
+                    (works, last_good) = (shows_requests(&heard.load), None);
                     run.ended(self.writer.key(), now);
-                    let next = self.schedule.after_success(asked_at, now);
-                    self.shared.metrics.overdue.inc_by(next.missed);
-                    next.at
+                    wait = Wait { until, asked_at: None, may_wake: false };
+                }
+                continue;
+            }
+            let asked_at = Instant::now();
+            self.feed.asking();
+            let connection = self.connection.borrow().clone();
+            let shared = self.shared.clone();
+            let turn = Turn { key: self.writer.key(), reader: &self.reader, connection: &connection, shared: &shared };
+            let outcome = {
+                let _under_way = shared.metrics.begin();
+                asking.turn(&turn).await
+            };
+            let now = Instant::now();
+            shared.metrics.duration.observe((now - asked_at).as_secs_f64());
+            wait = match outcome {
+                Ok((load, trial)) => {
+                    shared.metrics.succeeded(load.unused);
+                    if let Some(before) = last_good.replace(load.scraped_at) {
+                        shared.metrics.gap.observe((load.scraped_at - before).as_secs_f64());
+                    }
+                    works = shows_requests(&load);
+                    let busy = works || self.activity.get();
+                    self.writer.succeeded(load, self.pace.at_work(busy).interval());
+                    run.ended(self.writer.key(), now);
+                    if let Some(trial) = trial {
+                        let turn = Turn { key: self.writer.key(), reader: &self.reader, connection: &connection, shared: &shared };
+                        asking.try_restricted(&turn, trial).await;
+                    }
+                    let next = self.pace.at_work(busy).after_success(asked_at, Instant::now());
+                    shared.metrics.overdue.inc_by(next.missed);
+                    Wait { until: next.at, asked_at: Some(asked_at), may_wake: !busy }
                 }
                 Err(failure) => {
-                    self.shared.metrics.failed(failure.kind);
+                    shared.metrics.failed(failure.kind);
                     self.writer.failed(failure.kind, &failure.message, now);
                     run.goes_on(self.writer.key(), &failure, now);
-                    self.schedule.after_failure(asked_at, now, run.attempts)
+                    let schedule = self.pace.at_work(works || self.activity.get());
+                    let until = schedule.after_failure(asked_at, now, run.attempts);
+                    // An endpoint that fails is left alone, whoever wants it to work.
+                    Wait { until, asked_at: Some(asked_at), may_wake: false }
                 }
             };
         }
     }
+}
 
-    async fn scrape(&self, place: &mut Place, memory: &mut PageMemory, asked_at: Instant) -> Result<EndpointLoad, ScrapeFailure> {
-        let connection = self.connection.borrow().clone();
-        let url = place.url()?;
-        let page = match fetch(&connection, url, &self.shared.bodies, self.shared.timeout).await {
-            Ok(page) => page,
-            Err(failure) => {
-                // The server may have been replaced by one without the redirect.
-                place.redirected = None;
-                return Err(failure);
+fn shows_requests(load: &EndpointLoad) -> bool {
+    [load.running, load.waiting].into_iter().flatten().any(|requests| requests.value > 0.0)
+}
+
+/// What lies before the next read.
+struct Wait {
+    until: Instant,
+    /// When the endpoint was last read.
+    asked_at: Option<Instant>,
+    /// Whether the endpoint is read sooner once it is told to be at work.
+    may_wake: bool,
+}
+
+impl Wait {
+    /// Nothing is lost where the future is dropped.
+    async fn over(&mut self, pace: &Pace, told: &mut watch::Receiver<bool>) {
+        while self.may_wake {
+            tokio::select! {
+                () = sleep_until(self.until) => return,
+                changed = told.changed() => {
+                    let woken = changed.is_ok() && *told.borrow_and_update();
+                    if woken {
+                        self.until = self.until.min(pace.woken(self.asked_at, Instant::now()));
+                    }
+                    // Whoever tells cannot go away: the loop holds the cell too.
+                    self.may_wake = changed.is_ok() && !woken;
+                }
             }
-        };
-        self.shared.metrics.body_bytes.inc_by(page.bytes.len() as u64);
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let clock = PageClock {
-            asked_at,
-            wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX),
-            stale_after_ms: FRESH_AT_MOST.as_millis() as i64,
-        };
-        let read = self.reader.read(&page.bytes, page.format, clock, memory);
-        let outcome = read.map_err(|error| ScrapeFailure::of_page(&page.url, &error));
-        self.shared.bodies.end(page.bytes);
-        if page.url != *url {
-            place.redirected = Some(page.url);
         }
-        outcome
-    }
-}
-
-/// Where the page is.
-struct Place {
-    configured: Result<Url, ScrapeFailure>,
-    /// Where the server sent us last; asked directly from then on.
-    redirected: Option<Url>,
-}
-
-impl Place {
-    fn new(key: &EndpointKey) -> Self {
-        let url = format!("{}://{}{}", key.metrics.scheme.as_str(), key.address, key.metrics.path);
-        Self { configured: parse_url(&url).map(|(url, _)| url), redirected: None }
-    }
-
-    fn url(&self) -> Result<&Url, ScrapeFailure> {
-        match (&self.redirected, &self.configured) {
-            (Some(url), _) | (None, Ok(url)) => Ok(url),
-            (None, Err(failure)) => Err(failure.clone()),
-        }
+        sleep_until(self.until).await;
     }
 }
 

@@ -46,7 +46,7 @@ pub struct Frame {
     /// Endpoints that were read since the last frame.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<EndpointFrame>,
-    /// The pool's pickers that can be read.
+    /// All the pool's pickers; one that cannot be read by its age.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pickers: Vec<PickerFrame>,
 }

@@ -4,45 +4,52 @@
 //! [`router`] serves
 //!
 //! - `/metrics`: everything in the registry, as Prometheus text or OpenMetrics by `Accept` ([`page`]);
-//! - `/api/v1/pools`, `/api/v1/pools/{namespace}/{name}`: the same with endpoints, ages and causes, as JSON ([`json`]).
+//! - `/api/v1/pools`, `/api/v1/pools/{namespace}/{name}`: the same with endpoints, ages and causes, as JSON ([`json`]);
+//! - `/api/v1/pools/{namespace}/{name}?watch=1`: the pool as a stream for other weirs ([`Streams`]).
 
 pub mod json;
 pub mod page;
 mod pools;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use weir_datastore::{Datastore, PoolId, Selector};
+use weir_serving::ConnectionInfo;
 
 pub use pools::PoolSeries;
+pub use stream::Streams;
 
 /// Adds the pools of `datastore` to `registry`, with at most `endpoint_series` series per pool that name an endpoint (0: none).
-pub fn register(registry: &mut Registry, datastore: Datastore, endpoint_series: usize) {
+/// The streams that [`router`] serves are counted there too.
+pub fn register(registry: &mut Registry, datastore: Datastore, endpoint_series: usize) -> Streams {
     registry.register_collector(Box::new(PoolSeries::new(datastore, endpoint_series)));
+    Streams::register(registry)
 }
 
 /// The exporter's routes.
-pub fn router(datastore: Datastore, registry: Arc<Registry>) -> Router {
+pub fn router(datastore: Datastore, registry: Arc<Registry>, streams: Streams) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/api/v1/pools", get(pools_json))
-        .route("/api/v1/pools/{namespace}/{name}", get(pool_json))
-        .with_state(Exporter { datastore, registry })
+        .route("/api/v1/pools/{namespace}/{name}", get(pool))
+        .with_state(Exporter { datastore, registry, streams })
 }
 
 #[derive(Clone)]
 struct Exporter {
     datastore: Datastore,
     registry: Arc<Registry>,
+    streams: Streams,
 }
 
 async fn metrics(State(exporter): State<Exporter>, headers: HeaderMap) -> Response {
@@ -62,16 +69,32 @@ async fn pools_json(State(exporter): State<Exporter>) -> impl IntoResponse {
     axum::Json(serde_json::json!({ "pools": pools }))
 }
 
-async fn pool_json(State(exporter): State<Exporter>, Path((namespace, name)): Path<(String, String)>) -> Response {
+async fn pool(
+    State(exporter): State<Exporter>,
+    Path((namespace, name)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    connection: Option<Extension<ConnectionInfo>>,
+) -> Response {
     let id = PoolId::new(&namespace, &name);
+    match stream::is_asked_for(query.as_deref()) {
+        Ok(true) => {
+            let closing = connection.map(|Extension(connection)| connection.closing().clone());
+            return exporter.streams.answer(&exporter.datastore, id, closing);
+        }
+        Ok(false) => {}
+        Err(message) => return stream::refusal(StatusCode::BAD_REQUEST, &message),
+    }
     match exporter.datastore.snapshot(&id, &Selector::everything(), Instant::now()) {
         Some(snapshot) => axum::Json(json::PoolView::of(&snapshot)).into_response(),
         None => {
-            const NAMED: usize = 20;
-            let known: Vec<_> = exporter.datastore.pool_ids().iter().take(NAMED).map(PoolId::to_string).collect();
-            let message =
-                format!("no pool {id}; known here: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") });
+            let message = no_pool(&exporter.datastore, &id);
             (StatusCode::NOT_FOUND, axum::Json(serde_json::json!({ "error": message }))).into_response()
         }
     }
+}
+
+fn no_pool(datastore: &Datastore, id: &PoolId) -> String {
+    const NAMED: usize = 20;
+    let known: Vec<_> = datastore.pool_ids().iter().take(NAMED).map(PoolId::to_string).collect();
+    format!("no pool {id}; known here: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })
 }

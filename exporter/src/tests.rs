@@ -31,8 +31,8 @@ async fn exporter() -> Router {
     change.added_pickers[0].succeeded(PickerLoad { read_at: now, held: Some(4), arrivals: 9 }, Duration::from_secs(1));
     tokio::time::advance(Duration::from_millis(500)).await;
     let mut registry = Registry::default();
-    register(&mut registry, store.clone(), 100);
-    router(store, Arc::new(registry))
+    let streams = register(&mut registry, store.clone(), 100);
+    router(store, Arc::new(registry), streams)
 }
 
 async fn get(router: Router, path: &str, accept: &str) -> (StatusCode, String, String) {

@@ -48,7 +48,12 @@ impl Collector for ProcessCollector {
             cpu.encode(encoder.encode_descriptor("process_cpu", help, Some(&Unit::Seconds), cpu.metric_type())?)?;
             let resident = ConstGauge::new(usage.resident_bytes);
             let help = "Memory of the process that is in RAM";
-            resident.encode(encoder.encode_descriptor("process_resident_memory", help, Some(&Unit::Bytes), resident.metric_type())?)?;
+            resident.encode(encoder.encode_descriptor(
+                "process_resident_memory",
+                help,
+                Some(&Unit::Bytes),
+                resident.metric_type(),
+            )?)?;
             let start = ConstGauge::new(usage.start_seconds);
             let help = "When the process started, in seconds since the Unix epoch";
             start.encode(encoder.encode_descriptor("process_start_time", help, Some(&Unit::Seconds), start.metric_type())?)?;
@@ -67,7 +72,8 @@ impl Units {
         let vector = fs::read("/proc/self/auxv").ok()?;
         let words: Vec<usize> = vector.as_chunks().0.iter().map(|word| usize::from_ne_bytes(*word)).collect();
         let pairs = words.as_chunks::<2>().0;
-        let value = |wanted| pairs.iter().take_while(|[key, _]| *key != AT_NULL).find(|[key, _]| *key == wanted).map(|[_, value]| *value);
+        let value =
+            |wanted| pairs.iter().take_while(|[key, _]| *key != AT_NULL).find(|[key, _]| *key == wanted).map(|[_, value]| *value);
         let ticks_per_second = value(AT_CLKTCK).filter(|ticks| *ticks > 0)? as f64;
         Some(Self { ticks_per_second, page_bytes: value(AT_PAGESZ)? as f64 })
     }

@@ -82,8 +82,14 @@ impl Process {
     /// Starts `weir` with `arguments`.
     pub fn weir(arguments: &[&str]) -> Self {
         let mut command = Command::new(weir());
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("weir starts");
+        command.args(arguments);
+        Self::start(command)
+    }
+
+    /// Starts `command`.
+    pub fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (sender, lines) = channel();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let outputs: [Box<dyn std::io::Read + Send>; 2] =

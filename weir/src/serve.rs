@@ -93,6 +93,7 @@ impl Line {
     fn new(pools: &Path, config: CollectorConfig, poll_every: Option<Duration>) -> anyhow::Result<Self> {
         let loaded = PoolsFile::load(pools)?;
         let mut registry = Registry::default();
+        weir_serving::process_metrics::register(&mut registry);
         let metrics = ServingMetrics::register(&mut registry);
         let (store, topology) = datastore();
         let collector = Collector::new(config, topology, &mut registry)?;

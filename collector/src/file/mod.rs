@@ -5,15 +5,25 @@
 //! pools:
 //! - name: vllm-llama3
 //!   namespace: default                       # optional
-//!   engine: auto                             # optional: or vllm, sglang, llm-d-inference-sim
+//!   engine: auto                             # optional: or vllm, sglang, …; custom: only `metrics.families`
 //!   endpoints:
 //!   - 127.0.0.1:8000                         # host:port
 //!   - address: 10.0.0.7:8000                 # or with what a cluster would know of it
 //!     pod: vllm-1                            # optional: endpoints of one pod share it
 //!     labels: { role: decode }               # optional: the pod's labels
+//!   pickers:                                 # optional: the replicas of the pool's picker
+//!   - http://10.0.1.5:9090/metrics           # its page; where weir serves its stream there, that is followed
+//!   - url: https://10.0.1.6:9090/metrics     # or with caFile, serverName, insecureSkipVerify, bearerTokenFile as below
+//!     name: picker-1                         # optional: host:port without this
 //!   metrics:                                 # optional
 //!     path: /metrics
 //!     scheme: https                          # http without this
+//!     restrict: auto                         # or never: always ask for whole pages
+//!     families:                              # with a named engine only: in place of its own for the same signals
+//!     - signal: running                      # or waiting, kv_cache_utilization
+//!       name: my_server_requests             # the sample's name on the page
+//!       labels: { state: active }            # optional: only series with these labels
+//!       combine: sum                         # optional: or mean, max; several series, one number
 //!     caFile: ca.pem                         # this and below with https only; paths start at this file's folder
 //!     serverName: vllm.internal
 //!     insecureSkipVerify: false
@@ -23,8 +33,10 @@
 //! A file is good as a whole or not at all, and all that is wrong with it is said at once. [`Loaded::watch`] follows it: a version
 //! that is not good leaves the last good one in force.
 
+mod families;
 mod names;
 mod node;
+mod pickers;
 mod pools;
 mod problem;
 mod reading;

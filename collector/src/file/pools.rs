@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
-use weir_datastore::engine::Engine;
+use weir_datastore::engine::{CustomFamily, Engine};
 use weir_datastore::{EndpointAddress, EndpointSpec, MetricsSource, PoolId, PoolSpec, Scheme};
 
+use super::families;
 use super::names::{check_label, check_label_key, check_label_value, check_subdomain};
 use super::node;
 use super::problem::{PoolsFileError, Problem};
 use super::reading::{Fields, Reading, Value};
-use crate::access::{Access, WantedPool};
+use crate::access::{Access, Restrict, WantedPool};
 use crate::connection::file_errors;
-use crate::fetch::parse_url;
 
 const API_VERSION: &str = "weir/v1";
 /// Endpoints of one file, over all pools.
@@ -40,20 +40,40 @@ fn not_utf8(content: &[u8], at: usize) -> Problem {
     Problem { line, column, field: String::new(), message, outside: false }
 }
 
-struct PoolsReader<'source> {
-    reading: Reading<'source>,
+pub(super) struct PoolsReader<'source> {
+    pub(super) reading: Reading<'source>,
     /// Paths in the file start here.
     folder: &'source Path,
     /// Endpoints so far.
     endpoints: usize,
 }
 
+/// What a plain connection allows, and how to have TLS instead.
+#[derive(Clone, Copy)]
+pub(super) struct Plain {
+    /// Whether a token may go over it.
+    pub(super) token: bool,
+    /// In words.
+    pub(super) way_out: &'static str,
+}
+
 /// What a pool's `metrics` say.
 #[derive(Default)]
-struct Metrics {
+struct Metrics<'tree> {
     path: Option<Arc<str>>,
     scheme: Scheme,
+    families: Vec<CustomFamily>,
+    families_at: Option<Value<'tree>>,
     access: Access,
+}
+
+/// What a pool's `engine` says.
+#[derive(Clone, Copy, PartialEq)]
+enum EngineChoice {
+    Auto,
+    Named(Engine),
+    /// Something else: told already.
+    Wrong,
 }
 
 impl PoolsReader<'_> {
@@ -79,18 +99,32 @@ impl PoolsReader<'_> {
         let known = ["name", "namespace", "engine", "endpoints", "pickers", "metrics"];
         let fields = self.reading.fields(value, "a pool, with `name` and `endpoints`", &known)?;
         let id = self.pool_id(&fields, lines);
-        let engine = fields.get("engine").and_then(|value| self.engine(&value));
+        let engine_field = fields.get("engine");
+        let engine = engine_field.as_ref().map_or(EngineChoice::Auto, |value| self.engine(value));
         let hint = "list the servers as host:port, `endpoints: []` for none";
         let endpoints = self.reading.required(&fields, "endpoints", hint);
         let endpoints = endpoints.map(|value| self.endpoint_list(&value)).unwrap_or_default();
-        if let Some(value) = fields.get("pickers") {
-            self.pickers(&value);
-        }
+        let pickers = fields.get("pickers").map(|value| self.pickers(&value)).unwrap_or_default();
         let metrics = fields.get("metrics").map(|value| self.metrics(&value)).unwrap_or_default();
+        match (engine, &engine_field, &metrics.families_at) {
+            (EngineChoice::Named(Engine::Custom), Some(value), None) => {
+                let message = "a custom engine has the families that its pool names, and none are named: write them under `metrics: families:`";
+                self.reading.refuse(value, message);
+            }
+            (EngineChoice::Auto, _, Some(value)) => {
+                let message =
+                    "whose place they take depends on the engine: set the pool's `engine`, `custom` for one that is not known";
+                self.reading.refuse(value, message);
+            }
+            _ => {}
+        }
+        let engine = if let EngineChoice::Named(engine) = engine { Some(engine) } else { None };
         let path = metrics.path.unwrap_or_else(|| MetricsSource::default().path);
-        let source = MetricsSource { scheme: metrics.scheme, path, engine, ..MetricsSource::default() };
-        let spec = PoolSpec { metrics: source, endpoints, ..PoolSpec::empty(id?) };
-        Some(WantedPool { spec, access: metrics.access })
+        let source = MetricsSource { scheme: metrics.scheme, path, engine, families: metrics.families.into() };
+        // A pool without pickers holds nothing; one with a picker that cannot be read may.
+        let names = (!pickers.is_empty()).then(|| pickers.iter().map(|picker| picker.name.clone()).collect());
+        let spec = PoolSpec { metrics: source, endpoints, pickers: names, ..PoolSpec::empty(id?) };
+        Some(WantedPool { spec, access: metrics.access, pickers })
     }
 
     fn pool_id(&mut self, fields: &Fields<'_>, lines: &mut HashMap<PoolId, u64>) -> Option<PoolId> {
@@ -112,12 +146,36 @@ impl PoolsReader<'_> {
         Some(id)
     }
 
-    fn engine(&mut self, value: &Value<'_>) -> Option<Engine> {
-        let name = self.reading.text(value, "auto or an engine's name")?;
-        if name == "auto" {
-            return None;
+    fn engine(&mut self, value: &Value<'_>) -> EngineChoice {
+        match self.reading.text(value, "auto or an engine's name").as_deref() {
+            None => EngineChoice::Wrong,
+            Some("auto") => EngineChoice::Auto,
+            Some(name) => match name.parse::<Engine>() {
+                Ok(engine) => EngineChoice::Named(engine),
+                Err(error) => {
+                    self.reading.refuse(value, error);
+                    EngineChoice::Wrong
+                }
+            },
         }
-        name.parse().map_err(|error: String| self.reading.refuse(value, error)).ok()
+    }
+
+    /// A label that names the engine of a pod must name one that there is, or the pod would be read as another.
+    fn labelled_engine(&mut self, key: &str, value: &Value<'_>, name: &str) {
+        if !Engine::POD_LABELS.contains(&key) {
+            return;
+        }
+        match name.parse::<Engine>() {
+            Ok(Engine::Custom) => {
+                self.reading
+                    .refuse(value, "`custom` is the engine of a whole pool: remove the label, and set the pool's `engine: custom`");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = error.replace("one of auto, ", "the label names the pod's engine, one of ");
+                self.reading.refuse(value, error.replace(", custom", ""));
+            }
+        }
     }
 
     fn endpoint_list(&mut self, value: &Value<'_>) -> Vec<EndpointSpec> {
@@ -185,39 +243,29 @@ impl PoolsReader<'_> {
                 self.reading.refuse(&value, error);
             }
             if let Some(text) = self.checked_text(&value, "the label's value, \"\" for none", check_label_value) {
+                self.labelled_engine(key, &value, &text);
                 labels.insert(key.to_owned(), text.into_owned());
             }
         }
         labels
     }
 
-    fn pickers(&mut self, value: &Value<'_>) {
-        let list = self.reading.list(value, "a list of URLs").unwrap_or_default();
-        for picker in &list {
-            if let Some(text) = self.reading.text(picker, "a URL such as http://127.0.0.1:9090/metrics")
-                && let Err(failure) = parse_url(&text)
-            {
-                self.reading.refuse(picker, failure.message);
-            }
-        }
-        if !list.is_empty() {
-            self.reading.refuse(value, "pickers are not read yet: leave `pickers` out");
-        }
-    }
-
-    fn metrics(&mut self, value: &Value<'_>) -> Metrics {
+    fn metrics<'tree>(&mut self, value: &Value<'tree>) -> Metrics<'tree> {
         let mut metrics = Metrics::default();
         if value.is_nothing() {
             self.reading.refuse(value, "is empty: leave it out, or write `path`, `scheme`");
             return metrics;
         }
-        let known = ["path", "scheme", "caFile", "serverName", "insecureSkipVerify", "bearerTokenFile"];
+        let known = ["path", "scheme", "families", "restrict", "caFile", "serverName", "insecureSkipVerify", "bearerTokenFile"];
         let Some(fields) = self.reading.fields(value, "`path`, `scheme`", &known) else { return metrics };
         metrics.path = fields.get("path").and_then(|value| self.path(&value));
         let scheme = fields.get("scheme").map(|value| self.scheme(&value));
         let http = matches!(scheme, None | Some(Some(Scheme::Http)));
         metrics.scheme = scheme.flatten().unwrap_or_default();
-        metrics.access = self.access(&fields, http);
+        metrics.access = self.access(&fields, http.then_some(Plain { token: false, way_out: "set `scheme: https`" }));
+        metrics.access.restrict = fields.get("restrict").map(|value| self.restrict(&value)).unwrap_or_default();
+        metrics.families_at = fields.get("families");
+        metrics.families = metrics.families_at.as_ref().map(|value| families::read(&mut self.reading, value)).unwrap_or_default();
         metrics
     }
 
@@ -246,7 +294,21 @@ impl PoolsReader<'_> {
         }
     }
 
-    fn access(&mut self, fields: &Fields<'_>, http: bool) -> Access {
+    fn restrict(&mut self, value: &Value<'_>) -> Restrict {
+        match self.reading.text(value, "auto or never").as_deref() {
+            Some("never") => Restrict::Never,
+            Some("auto") | None => Restrict::Auto,
+            Some(other) => {
+                let message =
+                    format!("`{other}`: write auto (restricted pages where they are right) or never (whole pages always)");
+                self.reading.refuse(value, message);
+                Restrict::Auto
+            }
+        }
+    }
+
+    /// TLS and credentials, over a connection that may be `plain`.
+    pub(super) fn access(&mut self, fields: &Fields<'_>, plain: Option<Plain>) -> Access {
         let mut access = Access::default();
         let ca_file = fields.get("caFile");
         let server_name = fields.get("serverName");
@@ -257,17 +319,19 @@ impl PoolsReader<'_> {
         access.insecure_skip_verify = insecure.as_ref().and_then(|value| self.reading.boolean(value)).unwrap_or_default();
         access.bearer_token_file = token_file.as_ref().and_then(|value| self.file(value, "a file with a token"));
         let insecure_set = insecure.filter(|_| access.insecure_skip_verify);
-        if http {
+        if let Some(Plain { token, way_out }) = plain {
             for value in [&ca_file, &server_name, &insecure_set].into_iter().flatten() {
-                let message = "contradictory: there is no TLS with scheme http; set `scheme: https` or remove this";
+                let message = format!("contradictory: there is no TLS with scheme http; {way_out} or remove this");
                 self.reading.refuse(value, message);
             }
-            if let Some(value) = &token_file {
+            if let Some(value) = token_file.as_ref().filter(|_| !token) {
                 let message =
-                    "contradictory: with scheme http the token would travel in the clear; set `scheme: https` or remove this";
+                    format!("contradictory: with scheme http the token would travel in the clear; {way_out} or remove this");
                 self.reading.refuse(value, message);
             }
-            return access;
+            if !token {
+                return access;
+            }
         }
         if insecure_set.is_some() {
             for value in [&ca_file, &server_name].into_iter().flatten() {

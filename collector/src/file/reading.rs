@@ -8,9 +8,13 @@ use super::node::{Node, Placed};
 use super::problem::Problem;
 
 /// Where a field that stands at the wrong place belongs.
-const BELONGS: [(&str, &str); 13] = [
+const BELONGS: [(&str, &str); 18] = [
     ("path", "a pool's `metrics`"),
     ("scheme", "a pool's `metrics`"),
+    ("families", "a pool's `metrics`"),
+    ("restrict", "a pool's `metrics`"),
+    ("signal", "a family of `metrics.families`"),
+    ("combine", "a family of `metrics.families`"),
     ("caFile", "a pool's `metrics`"),
     ("serverName", "a pool's `metrics`"),
     ("insecureSkipVerify", "a pool's `metrics`"),
@@ -18,6 +22,7 @@ const BELONGS: [(&str, &str); 13] = [
     ("address", "an endpoint"),
     ("pod", "an endpoint"),
     ("labels", "an endpoint"),
+    ("url", "a picker"),
     ("engine", "a pool"),
     ("endpoints", "a pool"),
     ("pickers", "a pool"),

@@ -7,8 +7,9 @@ use weir_datastore::engine::Engine;
 use weir_datastore::{PoolId, Scheme};
 
 use super::*;
-use crate::access::Access;
+use crate::access::{Access, Restrict};
 
+mod families;
 mod following;
 
 /// What loading `text` complains of, without the path of the file.
@@ -93,6 +94,7 @@ pools:
         server_name: Some("vllm.internal".to_owned()),
         insecure_skip_verify: false,
         bearer_token_file: Some(folder.path().join("token")),
+        restrict: Restrict::Auto,
     };
     assert_eq!(full.access, access);
     assert_eq!(bare.spec, weir_datastore::PoolSpec::empty(PoolId::new("default", "0x10")));
@@ -225,15 +227,27 @@ fn what_is_wrong_is_said_with_line_column_field_and_way_out() {
                 "5:19: pools[0].metrics.path: `metrics` is not a path: a path begins with `/`".into(),
                 "5:36: pools[0].metrics.scheme: `HTTPS` is not a scheme: write http or https".into(),
                 "5:63: pools[0].metrics.insecureSkipVerify: is text: write true or false".into(),
-                "5:70: pools[0].metrics.verify: unknown field: there are path, scheme, caFile, serverName, insecureSkipVerify, bearerTokenFile".into(),
+                "5:70: pools[0].metrics.verify: unknown field: there are path, scheme, families, restrict, caFile, serverName, insecureSkipVerify, bearerTokenFile".into(),
             ],
         ),
         (
             pool("  endpoints: []\n  metrics:\n  pickers:\n  - http://127.0.0.1:9090/metrics\n  - 127.0.0.1:9090"),
             vec![
                 "5:10: pools[0].metrics: is empty: leave it out, or write `path`, `scheme`".into(),
-                "7:5: pools[0].pickers: pickers are not read yet: leave `pickers` out".into(),
                 "8:5: pools[0].pickers[1]: 127.0.0.1:9090: not a URL (relative URL without a base): write http://host:port/metrics".into(),
+            ],
+        ),
+        (
+            pool("  endpoints: []\n  pickers:\n  - http://a:9090\n  - http://A:9090/metrics\n  - http://a:9090/other\n  - {url: 'http://b:1/x#y', name: 'a b', serverName: c, caFile: d}\n  - {name: x, uri: y}\n  - {url: 'http://c:1', name: 'a b'}\n  - [x]"),
+            vec![
+                "7:5: pools[0].pickers[1]: `http://a:9090/metrics` is already on line 6 of this pool: what it holds would count twice, remove one".into(),
+                "8:5: pools[0].pickers[2]: a picker called `a:9090` is already on line 6 of this pool: give one of them another `name`".into(),
+                "9:11: pools[0].pickers[3].url: `http://b:1/x#y`: a page has no fragment: leave out `#` and what follows".into(),
+                "9:65: pools[0].pickers[3].caFile: d cannot be read: No such file or directory (os error 2)".into(),
+                "10:5: pools[0].pickers[4].url: is missing: write `url: http://host:port/metrics`".into(),
+                "10:15: pools[0].pickers[4].uri: unknown field: did you mean `url`?".into(),
+                "11:31: pools[0].pickers[5].name: `a b` is not a name: write 1 to 253 bytes without blanks".into(),
+                "12:5: pools[0].pickers[6]: is a list: write a URL such as http://127.0.0.1:9090/metrics".into(),
             ],
         ),
         // Text that is not YAML: the first mistake is all that can be said.
@@ -360,5 +374,54 @@ proptest::proptest! {
                 proptest::prop_assert!(error.to_string().starts_with("pools.yaml:"));
             }
         }
+    }
+}
+
+#[test]
+fn pickers_are_read_with_their_names_and_credentials() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), "abc").unwrap();
+    let path = folder.path().join("pools.yaml");
+    // A token over plain HTTP: Go pickers have no other way.
+    let pickers = "  endpoints: []\n  pickers:\n  - http://10.0.1.5:9090\n  - {url: 'http://[::1]:9090/x?y=z', name: b, bearerTokenFile: token}\n  - {url: 'https://c', insecureSkipVerify: true}";
+    std::fs::write(&path, pool(pickers)).unwrap();
+    let pools = PoolsFile::load(&path).unwrap_or_else(|error| panic!("{error}")).pools;
+    let read: Vec<_> = pools[0].pickers.iter().map(|picker| (&*picker.name, &*picker.url)).collect();
+    let expected =
+        [("10.0.1.5:9090", "http://10.0.1.5:9090/metrics"), ("b", "http://[::1]:9090/x?y=z"), ("c:443", "https://c/metrics")];
+    assert_eq!(read, expected);
+    let names: Vec<_> = pools[0].spec.pickers.iter().flatten().map(|name| &**name).collect();
+    assert_eq!(names, ["10.0.1.5:9090", "b", "c:443"]);
+    assert_eq!(pools[0].pickers[1].access.bearer_token_file, Some(folder.path().join("token")));
+    assert!(pools[0].pickers[2].access.insecure_skip_verify && pools[0].access == Access::default());
+}
+
+#[test]
+fn credentials_of_a_picker_are_checked_like_those_of_endpoints() {
+    let refused = |picker: &str| complaints(pool(&format!("  endpoints: []\n  pickers: [{picker}]"))).join("\n");
+    assert!(
+        refused("{url: 'http://a:1', caFile: x}").contains("there is no TLS with scheme http; write an https URL or remove this")
+    );
+    assert!(refused("{url: 'https://a:1', caFile: x}").contains("x cannot be read"));
+    assert!(refused("{url: 'http://a:1', bearerTokenFile: nope}").contains("nope cannot be read"));
+    assert!(refused("{url: 'https://a:1', serverName: b, insecureSkipVerify: true}").contains("no certificate is checked"));
+    let many: Vec<_> = (1..=65).map(|port| format!("'http://a:{port}'")).collect();
+    assert!(refused(&many.join(", ")).contains("pickers[64]: more than 64 replicas"));
+}
+
+#[test]
+fn every_example_of_the_documentation_is_read() {
+    let document = include_str!("../../../docs/pools-file.md");
+    let examples: Vec<_> = document.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(examples.len() >= 2, "{}", examples.len());
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = rcgen::generate_simple_self_signed(["vllm.internal".to_owned()]).unwrap().cert;
+    std::fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
+    std::fs::write(folder.path().join("token"), "abc\n").unwrap();
+    let path = folder.path().join("pools.yaml");
+    for example in examples {
+        std::fs::write(&path, example).unwrap();
+        let loaded = PoolsFile::load(&path).unwrap_or_else(|error| panic!("{error}\n{example}"));
+        assert_eq!(loaded.pools.len(), 1, "{example}");
     }
 }

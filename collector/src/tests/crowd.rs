@@ -22,7 +22,7 @@ async fn a_hundred_and_fifty_hung_endpoints_keep_no_other_from_being_fresh() {
     let addresses: Vec<SocketAddr> =
         hung.iter().map(|hung| hung.local_addr().unwrap()).chain(good.iter().map(|server| server.address)).collect();
     let config =
-        CollectorConfig { interval: Duration::from_millis(500), timeout: Duration::from_secs(1), ..CollectorConfig::default() };
+        CollectorConfig { timeout: Duration::from_secs(1), ..CollectorConfig::default() }.every(Duration::from_millis(500));
     let rig = Rig::start(config, vec![pool(&addresses)]);
     let coverage = || rig.snapshot().map(|snapshot| snapshot.coverage).unwrap_or_default();
     eventually("all good ones are read", || coverage().fresh == 150).await;

@@ -15,10 +15,11 @@ use weir_datastore::{
 };
 
 use super::eventually;
-use crate::{Collector, CollectorConfig, WantedPool};
+use crate::{Access, Activity, Collector, CollectorConfig, Restrict, WantedPool};
 
 pub(super) struct Rig {
     pub(super) datastore: Datastore,
+    pub(super) activity: Activity,
     wanted: watch::Sender<Arc<Vec<WantedPool>>>,
     registry: Registry,
     shutdown: CancellationToken,
@@ -28,7 +29,8 @@ pub(super) struct Rig {
 /// Reads often and gives up soon: tests wait for several scrapes.
 pub(super) fn quick() -> CollectorConfig {
     CollectorConfig {
-        interval: Duration::from_millis(50),
+        busy_interval: Duration::from_millis(50),
+        idle_interval: Duration::from_millis(50),
         timeout: Duration::from_millis(500),
         max_body_bytes: 256 * 1024,
         credentials_interval: Duration::from_millis(50),
@@ -39,10 +41,11 @@ pub(super) fn endpoint(address: SocketAddr) -> EndpointSpec {
     EndpointSpec::standalone(address.into())
 }
 
-/// The pool `llama` with endpoints at `addresses`.
+/// The pool `llama` with endpoints at `addresses`, read by whole pages.
 pub(super) fn pool(addresses: &[SocketAddr]) -> WantedPool {
     let endpoints = addresses.iter().copied().map(endpoint).collect();
-    PoolSpec { endpoints, ..PoolSpec::empty(pool_id()) }.into()
+    let spec = PoolSpec { endpoints, ..PoolSpec::empty(pool_id()) };
+    WantedPool { spec, access: Access { restrict: Restrict::Never, ..Access::default() }, pickers: Vec::new() }
 }
 
 pub(super) fn pool_id() -> PoolId {
@@ -54,10 +57,11 @@ impl Rig {
         let (datastore, topology) = datastore();
         let mut registry = Registry::default();
         let collector = Collector::new(config, topology, &mut registry).unwrap();
+        let activity = collector.activity();
         let (wanted, receiver) = watch::channel(Arc::new(pools));
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(collector.run(receiver, shutdown.clone()));
-        Self { datastore, wanted, registry, shutdown, task }
+        Self { datastore, activity, wanted, registry, shutdown, task }
     }
 
     pub(super) fn want(&self, pools: Vec<WantedPool>) {

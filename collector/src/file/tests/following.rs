@@ -125,6 +125,22 @@ async fn a_bad_version_is_told_once_however_often_it_is_looked_at() {
 }
 
 #[tokio::test]
+async fn a_half_written_file_is_not_taken_for_a_shorter_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pools.yaml");
+    std::fs::write(&path, text(&["first", "second"])).unwrap();
+    let (mut watcher, pools) = PoolsFile::load(&path).unwrap().watch(&mut Registry::default());
+    std::fs::write(&path, text(&["first"])).unwrap();
+    tokio::join!(watcher.look(), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        std::fs::write(&path, text(&["first", "second", "third"])).unwrap();
+    });
+    assert_ne!(pools.borrow().len(), 1, "the half must not be in force");
+    watcher.look().await;
+    assert_eq!(pools.borrow().len(), 3);
+}
+
+#[tokio::test]
 async fn a_file_renamed_over_it_and_one_that_goes_away() {
     let followed = Followed::start();
     let beside = followed.folder.path().join(".pools.yaml.swp");
