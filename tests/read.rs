@@ -88,6 +88,18 @@ fn what_is_not_known_is_absent_and_not_zero() {
 }
 
 #[test]
+fn a_pickers_page_shows_what_it_holds() {
+    if expected_pages().is_none() {
+        return;
+    }
+    for page in ["gie-epp-1.5.0.prom", "llm-d-router-0.9.0.prom"] {
+        let read = read_json(page).unwrap();
+        assert!(read.get("engine").is_none(), "{page}: {read}");
+        assert_eq!(read["picker"], serde_json::json!({"held": 19, "arrivals": 420}), "{page}");
+    }
+}
+
+#[test]
 fn the_table_names_the_series_and_the_lines() {
     let folder = weir_tests::Folder::new("table");
     let page = "vllm:num_requests_running{engine=\"0\"} 3\nvllm:num_requests_running{engine=\"1\"} 4\nvllm:kv_cache_usage_perc 7\nvllm:num_requests_waiting \u{1b}[31m\n";

@@ -1,20 +1,52 @@
 //! What an adapter is told when it starts.
 
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
-/// How the adapter answers. The default asks for nothing: each namespace its own pools, any cluster constant.
-#[derive(Clone, Debug, Default)]
+use crate::authorize::SharedAuthorizer;
+use crate::groups::Groups;
+
+/// How the adapter answers. The default serves both groups and asks for nothing: each namespace its own pools, any cluster
+/// constant.
+#[derive(Clone, Debug)]
 pub struct AdapterConfig {
-    /// Whether a selector may choose pools of another namespace than the request's, which is the one that was authorised. Where it
-    /// may, whoever can read metrics in one namespace can read them in all.
+    /// Whether `external.metrics.k8s.io` is served. Switched off it is nowhere: not in discovery, not in the OpenAPI documents.
+    pub external: bool,
+    /// Whether `custom.metrics.k8s.io` is served.
+    pub custom: bool,
+    /// Whether a selector of an external metric may choose pools of another namespace than the request's, which is the one that was
+    /// authorised. Where it may, `authorizer` is asked for each such namespace.
     pub allow_cross_namespace: bool,
+    /// Who may read other namespaces, where `allow_cross_namespace` lets anyone. The default lets everyone: whoever can read
+    /// metrics in one namespace can then read them in all.
+    pub authorizer: SharedAuthorizer,
     /// What the `resource.*` labels of the GKE dialect are compared with.
     pub resource: ResourceLabels,
     /// Where the time comes from.
     pub clock: Clock,
+}
+
+impl Default for AdapterConfig {
+    fn default() -> Self {
+        Self {
+            external: true,
+            custom: true,
+            allow_cross_namespace: false,
+            authorizer: SharedAuthorizer::default(),
+            resource: ResourceLabels::default(),
+            clock: Clock::default(),
+        }
+    }
+}
+
+impl AdapterConfig {
+    pub(crate) fn groups(&self) -> Groups {
+        Groups { external: self.external, custom: self.custom }
+    }
 }
 
 /// Constants of the GKE dialect (Cloud Monitoring's resource labels); one that is not set matches whatever is asked.
@@ -64,10 +96,35 @@ impl Moment {
         self.instant.saturating_duration_since(earlier)
     }
 
-    /// `earlier` in RFC 3339, UTC, whole seconds.
-    pub(crate) fn wall(self, earlier: Instant) -> String {
+    /// `earlier` by the time of day, in whole seconds.
+    pub(crate) fn wall(self, earlier: Instant) -> Wall {
         let at = self.wall.checked_sub(self.age(earlier)).unwrap_or(self.wall);
-        Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+        // Rounded down, also before 1970.
+        let second = at.as_second() - i64::from(at.subsec_nanosecond() < 0);
+        Wall(Timestamp::from_second(second).unwrap_or(at))
+    }
+}
+
+/// A time of day in whole seconds; written in RFC 3339, UTC.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Wall(Timestamp);
+
+impl Wall {
+    /// Seconds since 1970.
+    pub(crate) fn second(self) -> i64 {
+        self.0.as_second()
+    }
+}
+
+impl fmt::Display for Wall {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl Serialize for Wall {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -80,10 +137,10 @@ mod tests {
         let instant = Instant::now();
         let wall = "2026-01-01T00:00:10.7Z".parse().unwrap();
         let moment = Moment { instant: instant + Duration::from_secs(60), wall };
-        assert_eq!(moment.wall(moment.instant), "2026-01-01T00:00:10Z");
-        assert_eq!(moment.wall(instant), "2025-12-31T23:59:10Z");
-        assert_eq!(moment.wall(moment.instant - Duration::from_millis(800)), "2026-01-01T00:00:09Z");
+        assert_eq!(moment.wall(moment.instant).to_string(), "2026-01-01T00:00:10Z");
+        assert_eq!(moment.wall(instant).to_string(), "2025-12-31T23:59:10Z");
+        assert_eq!(moment.wall(moment.instant - Duration::from_millis(800)).to_string(), "2026-01-01T00:00:09Z");
         // A sample from the future is from now.
-        assert_eq!(moment.wall(moment.instant + Duration::from_secs(5)), "2026-01-01T00:00:10Z");
+        assert_eq!(moment.wall(moment.instant + Duration::from_secs(5)).to_string(), "2026-01-01T00:00:10Z");
     }
 }

@@ -7,7 +7,7 @@ use http::StatusCode;
 use thiserror::Error;
 use weir_datastore::selector::SelectorError;
 
-use crate::GROUP;
+use crate::EXTERNAL;
 use crate::quantity::QuantityError;
 use crate::wire::{Details, Status};
 
@@ -23,50 +23,85 @@ const MOST_LISTED: usize = 10;
 /// Why a request has no value for an answer.
 #[derive(Debug, Error)]
 pub(crate) enum ApiError {
+    #[error("the server could not find the requested resource: nothing is served at {path}, the metrics are at {served}")]
+    UnknownPath { path: String, served: String },
     #[error(
-        "the server could not find the requested resource: nothing is served at {path}, the external metrics are at \
-         /apis/{group}/namespaces/NAMESPACE/METRIC", group = GROUP.name
+        "invalid request path: {path} names no object: metrics of a namespace are at \
+         /apis/GROUP/VERSION/namespaces/NAMESPACE/metrics/METRIC"
     )]
-    UnknownPath { path: String },
+    InvalidPath { path: String },
     #[error("the URL cannot be decoded: {problem}: {part:?}")]
     MalformedUrl { part: String, problem: String },
     #[error("{verb} is not supported on resources of kind {kind:?}")]
-    Method { verb: String, kind: String },
-    #[error("only the following media types are accepted: application/json")]
-    NotAcceptable,
+    Method { verb: String, kind: String, group: &'static str },
+    #[error("only the following media types are accepted: {types}")]
+    NotAcceptable { types: &'static str },
 
     #[error("{0}")]
     Selector(#[from] SelectorError),
     #[error("the label selector has {length} bytes, at most {most} are read: select fewer pools at a time")]
     SelectorTooLong { length: usize, most: usize },
+    #[error("the selector names {count} namespaces, at most {most} are looked at: select fewer at a time")]
+    TooManyNamespaces { count: usize, most: usize },
     #[error("Metric label: {key:?} is not allowed: the allowed ones are {allowed}, and pod.KEY for the label KEY of pods")]
     LabelNotAllowed { key: String, allowed: String },
+    #[error(
+        "Object label: {key:?} is not allowed: the labels of InferencePools are not read, the allowed keys of labelSelector are name \
+         and namespace"
+    )]
+    ObjectLabelNotAllowed { key: String },
+    #[error("Label selector with operator DoesNotExist is not allowed: leave !{key} out")]
+    DoesNotExist { key: String },
+    #[error("{operator:?} isn't supported in label selectors: {requirement}")]
+    NotALabelSelector { operator: &'static str, requirement: String },
+    #[error("fieldSelector metadata.name doesn't match requested name")]
+    FieldSelector,
     #[error("{asked}: a reducer is chosen once, with =, and is one of {known}")]
     Reducer { asked: String, known: String },
     #[error("Operation: {reducer:?} is not implemented: the reducers implemented are {known}")]
     ReducerNotImplemented { reducer: String, known: String },
     #[error(
         "{metric}.{group} is forbidden: the selector asks for {asked}, but the request is for namespace {namespace:?}: ask in the \
-         pool's own namespace, or let the adapter allow selectors across namespaces", group = GROUP.group
+         pool's own namespace, or let the adapter allow selectors across namespaces", group = EXTERNAL.group
     )]
     OtherNamespace { metric: String, asked: String, namespace: String },
+    #[error(
+        "{metric}.{group} is forbidden: User {user:?} cannot list resource {metric:?} in API group {group:?} in {scope}",
+        group = EXTERNAL.group
+    )]
+    NotPermitted { metric: String, user: String, scope: String },
 
-    #[error("the server could not find the metric {metric} for inference pools{near}: list all with kubectl get --raw /apis/{group}",
-        group = GROUP.name)]
-    UnknownMetric { metric: String, near: String },
+    #[error("the server could not find the metric {metric} for {of}{near}: list all with kubectl get --raw /apis/{list}")]
+    UnknownMetric { metric: String, of: String, near: String, list: &'static str },
+    #[error(
+        "the server could not find the metric {metric} for {of}: there are metrics of inferencepools.inference.networking.k8s.io and of \
+         pods in a namespace, and of the namespace"
+    )]
+    UnknownResource { metric: String, of: String },
     #[error("the server could not find the metric {metric} for {asked}: {there}")]
     NoPool { metric: String, asked: String, there: String },
     #[error(
         "{metric} is a value per endpoint and {asked} matches {count} pools ({pools}), which the autoscaler would add up: choose \
-        one with the selector name=POOL, or use {total}"
+         one with the selector name=POOL, or use {total}"
     )]
     SeveralPools { metric: String, asked: String, count: usize, pools: String, total: String },
+    #[error(
+        "{metric} of {count} pools ({pools}) is no one value for {asked}: choose one with the metric's selector name=POOL, or say how \
+         they become one with reducer=REDUCE_MAX"
+    )]
+    NotOneValue { metric: String, asked: String, count: usize, pools: String },
 
-    #[error("{metric} of pool {pool} is not known: {cause}{since}")]
-    Unknown { metric: String, pool: String, cause: String, since: String },
+    #[error("{metric} of {of} is not known: {cause}{since}")]
+    Unknown { metric: String, of: String, cause: String, since: String },
     #[error("Internal error occurred: {metric} for {asked}: {source}")]
     NotAnAmount { metric: String, asked: String, source: QuantityError },
 }
+
+/// What values are written as.
+pub(crate) const VALUE_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// What an OpenAPI document is written as; of version 2 there is one in protobuf too.
+pub(crate) const DOCUMENT_TYPES: &str = "application/json";
 
 impl ApiError {
     pub(crate) fn code(&self) -> StatusCode {
@@ -77,25 +112,41 @@ impl ApiError {
     pub(crate) fn status(&self) -> Status {
         let (code, reason) = self.code_and_reason();
         let details = match self {
-            Self::Method { kind, .. } => Some(Details { group: GROUP.group, kind: kind.clone() }),
-            Self::OtherNamespace { metric, .. } => Some(Details { group: GROUP.group, kind: metric.clone() }),
+            Self::Method { kind, group, .. } => Some(Details { group, kind: kind.clone() }),
+            Self::OtherNamespace { metric, .. } | Self::NotPermitted { metric, .. } => {
+                Some(Details { group: EXTERNAL.group, kind: metric.clone() })
+            }
             _ => None,
         };
-        Status::failure(code.as_u16(), reason, cut(self.to_string()), details)
+        let message = match self {
+            // As Kubernetes does: this one ends up on web pages, with names that callers choose.
+            Self::NotPermitted { .. } => self.to_string().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"),
+            _ => self.to_string(),
+        };
+        Status::failure(code.as_u16(), reason, cut(message), details)
     }
 
     fn code_and_reason(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::MalformedUrl { .. }
+            Self::InvalidPath { .. }
+            | Self::MalformedUrl { .. }
             | Self::Selector(_)
             | Self::SelectorTooLong { .. }
+            | Self::TooManyNamespaces { .. }
             | Self::LabelNotAllowed { .. }
+            | Self::ObjectLabelNotAllowed { .. }
+            | Self::DoesNotExist { .. }
+            | Self::NotALabelSelector { .. }
+            | Self::FieldSelector
             | Self::Reducer { .. }
-            | Self::SeveralPools { .. } => (StatusCode::BAD_REQUEST, "BadRequest"),
-            Self::OtherNamespace { .. } => (StatusCode::FORBIDDEN, "Forbidden"),
-            Self::UnknownPath { .. } | Self::UnknownMetric { .. } | Self::NoPool { .. } => (StatusCode::NOT_FOUND, "NotFound"),
+            | Self::SeveralPools { .. }
+            | Self::NotOneValue { .. } => (StatusCode::BAD_REQUEST, "BadRequest"),
+            Self::OtherNamespace { .. } | Self::NotPermitted { .. } => (StatusCode::FORBIDDEN, "Forbidden"),
+            Self::UnknownPath { .. } | Self::UnknownMetric { .. } | Self::UnknownResource { .. } | Self::NoPool { .. } => {
+                (StatusCode::NOT_FOUND, "NotFound")
+            }
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
-            Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "NotAcceptable"),
+            Self::NotAcceptable { .. } => (StatusCode::NOT_ACCEPTABLE, "NotAcceptable"),
             Self::NotAnAmount { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
             // The reason is the one that GKE's adapter gives.
             Self::ReducerNotImplemented { .. } => (StatusCode::NOT_IMPLEMENTED, "BadRequest"),

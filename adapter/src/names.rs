@@ -22,19 +22,29 @@ pub(crate) fn family(name: &str) -> Option<&'static Family> {
     find(plain(name))
 }
 
+/// Whether `name` is in GKE's dialect.
+pub(crate) fn is_gke(name: &str) -> bool {
+    plain(name).len() != name.len()
+}
+
 /// `name` without the dialect, where it is in the dialect.
-fn plain(name: &str) -> &str {
+pub(crate) fn plain(name: &str) -> &str {
     match name.strip_prefix(PREFIX).and_then(|rest| rest.rsplit_once('|')) {
         Some((plain, kind)) if TYPES.contains(&kind) => plain,
         _ => name,
     }
 }
 
-/// Up to three families whose names are like `name`, the nearest first.
+/// Up to three families of pools whose names are like `name`, the nearest first.
 pub(crate) fn near(name: &str) -> Vec<&'static str> {
+    near_among(name, FAMILIES.iter().map(|family| family.name))
+}
+
+/// Up to three of `names` that are like `name`, the nearest first.
+pub(crate) fn near_among(name: &str, names: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
     let wanted = own_part(name).to_ascii_lowercase();
-    let similarity = |family: &Family| similarity(&words(own_part(family.name)), &words(&wanted));
-    let mut near: Vec<_> = FAMILIES.iter().map(|family| (similarity(family), family.name)).collect();
+    let similarity = |name| similarity(&words(own_part(name)), &words(&wanted));
+    let mut near: Vec<_> = names.map(|name| (similarity(name), name)).collect();
     near.retain(|(similarity, _)| *similarity >= NEAR);
     near.sort_by(|(one, _), (other, _)| other.total_cmp(one));
     near.into_iter().take(MOST_NEAR).map(|(_, name)| name).collect()
@@ -44,7 +54,7 @@ pub(crate) fn near(name: &str) -> Vec<&'static str> {
 fn own_part(name: &str) -> &str {
     let name = name.strip_prefix(PREFIX).unwrap_or(name);
     let name = name.split('|').next().unwrap_or_default();
-    let name = name.strip_prefix("inference_pool_").unwrap_or(name);
+    let name = ["inference_pool_", "inference_pod_"].iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
     name.char_indices().nth(LONGEST).map_or(name, |(end, _)| &name[..end])
 }
 
@@ -94,6 +104,7 @@ mod tests {
         ] {
             assert_eq!(family(name).map(|family| family.name), expected, "{name}");
         }
+        assert!(is_gke("prometheus.googleapis.com|x|gauge") && !is_gke("x|gauge"));
     }
 
     #[test]

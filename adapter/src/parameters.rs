@@ -8,8 +8,16 @@ use crate::path::decoded;
 /// The parameters that are looked at; of a repeated one the first counts, others are ignored.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Parameters {
-    /// Which series.
+    /// Of external metrics which series; of custom ones which objects.
     pub(crate) label_selector: Option<String>,
+    /// Which series of a custom metric.
+    pub(crate) metric_label_selector: Option<String>,
+    /// Which object of a custom metric, once more.
+    pub(crate) field_selector: Option<String>,
+    /// Whether the rows of a Table go without the objects they are about.
+    pub(crate) without_objects: bool,
+    /// Which edition of a document.
+    pub(crate) hash: Option<String>,
     /// Whether a stream is asked for, which there is none of.
     pub(crate) watch: bool,
     /// Whether the body is to be indented; not given: the client's name decides.
@@ -22,11 +30,16 @@ impl Parameters {
     /// # Errors
     /// [`ApiError::MalformedUrl`] where a pair cannot be decoded. It is not skipped: a lost selector would select everything.
     pub(crate) fn read(query: &str) -> Result<Self, ApiError> {
-        let (mut label_selector, mut watch, mut pretty) = (None, None, None);
+        let (mut label_selector, mut metric_label_selector, mut field_selector) = (None, None, None);
+        let (mut include_object, mut hash, mut watch, mut pretty) = (None, None, None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let parameter = match &*form_decoded(key)? {
                 "labelSelector" => &mut label_selector,
+                "metricLabelSelector" => &mut metric_label_selector,
+                "fieldSelector" => &mut field_selector,
+                "includeObject" => &mut include_object,
+                "hash" => &mut hash,
                 "watch" => &mut watch,
                 "pretty" => &mut pretty,
                 _ => {
@@ -39,6 +52,10 @@ impl Parameters {
         }
         Ok(Self {
             label_selector,
+            metric_label_selector,
+            field_selector,
+            hash,
+            without_objects: include_object.as_deref() == Some("None"),
             watch: watch.is_some_and(|watch| !watch.eq_ignore_ascii_case("false") && watch != "0"),
             pretty: pretty.filter(|pretty| !pretty.is_empty()).map(|pretty| is_true(&pretty)),
         })
@@ -99,6 +116,21 @@ mod tests {
         ] {
             assert_eq!(selector(query).as_deref(), expected, "{query}");
         }
+    }
+
+    #[test]
+    fn each_parameter_has_its_place() {
+        let parameters =
+            read("metricLabelSelector=name%3Da&fieldSelector=metadata.name%3Dp&includeObject=None&hash=x&fieldSelector=y");
+        let expected = Parameters {
+            metric_label_selector: Some("name=a".into()),
+            field_selector: Some("metadata.name=p".into()),
+            without_objects: true,
+            hash: Some("x".into()),
+            ..Parameters::default()
+        };
+        assert_eq!(parameters, expected);
+        assert!(!read("includeObject=Metadata").without_objects);
     }
 
     #[test]

@@ -1,19 +1,30 @@
-//! From a question to its values, or to the truth about why there are none.
+//! From a question about pools to its values, or to the truth about why there are none.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::Arc;
 
 use weir_datastore::catalog::{Family, Kind};
-use weir_datastore::{Datastore, Measured, PoolId, Unknown};
+use weir_datastore::{Datastore, Measured, PoolId, PoolSnapshot, Unknown};
+use weir_serving::Caller;
 
 use crate::config::{AdapterConfig, Moment};
 use crate::error::{ApiError, listed, shown};
 use crate::names;
 use crate::quantity::Quantity;
-use crate::query::{Choice, Query, Reducer};
-use crate::wire::Value;
+use crate::query::{Query, Reach};
+use crate::reducer::{Reducer, reduced};
+use crate::wire::{About, Value, ValueList};
 
-/// One question.
+/// What every question is asked of.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'adapter> {
+    pub(crate) datastore: &'adapter Datastore,
+    pub(crate) config: &'adapter AdapterConfig,
+    /// The moment of the request.
+    pub(crate) now: Moment,
+}
+
+/// A question about an external metric.
 pub(crate) struct Asked<'request> {
     /// The namespace of the path.
     pub(crate) namespace: &'request str,
@@ -25,45 +36,120 @@ pub(crate) struct Asked<'request> {
     pub(crate) query: &'request Query,
 }
 
-/// The values of an answer, and how old each is.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) values: Vec<Value>,
-    pub(crate) ages: Vec<Duration>,
-}
-
 /// The values asked for: one per pool, or one in all where a reducer says so. All of them are known, or there is an error.
-pub(crate) fn answer(datastore: &Datastore, config: &AdapterConfig, asked: &Asked<'_>, now: Moment) -> Result<Answer, ApiError> {
-    let choice = asked.query.choose(datastore.pool_ids(), asked.metric, asked.namespace, config)?;
-    let reducer = asked.query.reducer.filter(|reducer| *reducer != Reducer::None);
-    if asked.family.kind == Kind::Mean && reducer.is_none() && choice.chosen.len() > 1 {
-        return Err(several_pools(asked, config, &choice));
+pub(crate) fn answer(source: Source<'_>, asked: &Asked<'_>, namespaces: &[Arc<str>]) -> Result<ValueList, ApiError> {
+    let Asked { metric, family, query, .. } = *asked;
+    let reducer = query.reducer.filter(|reducer| *reducer != Reducer::None);
+    let snapshots = source.snapshots(query, namespaces);
+    if family.kind == Kind::Mean && reducer.is_none() && snapshots.len() > 1 {
+        return Err(several_pools(asked, &snapshots));
     }
-    let mut values = Vec::with_capacity(choice.chosen.len());
-    for pool in &choice.chosen {
-        // A pool that went away since the choice is none.
-        let Some(snapshot) = datastore.snapshot(pool, &asked.query.pods, now.instant) else { continue };
-        let measured = (asked.family.measure)(&snapshot).map_err(|unknown| not_known(asked, pool, &unknown, now))?;
-        values.push((asked.query.labels(pool, config), measured));
+    let metric_is_gke = names::is_gke(metric);
+    let mut values = Vec::with_capacity(snapshots.len());
+    for snapshot in &snapshots {
+        let measured = source.measured(family, metric, query, snapshot)?;
+        values.push((query.labels(&snapshot.id, metric_is_gke, source.config), measured));
     }
     if values.is_empty() {
-        return Err(no_pool(asked, config, &choice));
+        let asked_for = query.asked(asked.namespace);
+        return Err(source.no_pool(metric, query, asked_for, namespaces, asked.namespace));
     }
     if let Some(reducer) = reducer {
         let measured = reduced(reducer, values.iter().map(|(_, measured)| *measured));
         let labels = shared_labels(values.iter().map(|(labels, _)| labels));
         values = measured.into_iter().map(|measured| (labels.clone(), measured)).collect();
     }
-    let ages = values.iter().map(|(_, measured)| now.age(measured.as_of)).collect();
-    let written = |(labels, measured): (BTreeMap<_, _>, Measured)| {
-        let value = Quantity::from_f64(measured.value).map_err(|source| ApiError::NotAnAmount {
-            metric: shown(asked.metric),
-            asked: asked.query.asked(asked.namespace),
-            source,
-        })?;
-        Ok(Value { metric_name: asked.metric.to_owned(), metric_labels: labels, timestamp: now.wall(measured.as_of), value })
+    let written =
+        |(labels, measured)| source.value(About::Series(labels), measured, || (shown(metric), query.asked(asked.namespace)));
+    Ok(ValueList::external(metric.to_owned(), values.into_iter().map(written).collect::<Result<_, _>>()?))
+}
+
+/// The namespaces that the question is about and its caller may read.
+///
+/// # Errors
+/// [`ApiError`] with 403 where one of them may not be read; 400 for too many.
+pub(crate) async fn namespaces(source: Source<'_>, asked: &Asked<'_>, caller: &Caller) -> Result<Vec<Arc<str>>, ApiError> {
+    let (namespaces, open) = match asked.query.reach(asked.metric, asked.namespace, source.config)? {
+        Reach::Own => return Ok(vec![asked.namespace.into()]),
+        Reach::Named(names) => (names, None),
+        Reach::Open(words) => (asked.query.matching_namespaces(source.datastore), Some(words)),
     };
-    Ok(Answer { values: values.into_iter().map(written).collect::<Result<_, ApiError>>()?, ages })
+    for namespace in &namespaces {
+        // The request's own was authorised before it came here.
+        if **namespace == *asked.namespace || source.config.authorizer.may_read(caller, namespace, asked.metric).await {
+            continue;
+        }
+        return Err(ApiError::NotPermitted {
+            metric: shown(asked.metric),
+            user: shown(&caller.name),
+            // Which namespaces there are is not for everyone to know.
+            scope: match open {
+                Some(words) => format!("all the namespaces that {words:?} matches"),
+                None => format!("the namespace {:?}", shown(namespace)),
+            },
+        });
+    }
+    Ok(namespaces)
+}
+
+impl Source<'_> {
+    /// The pools meant in `namespaces`, at this moment. A pool that went away since it was listed is none.
+    pub(crate) fn snapshots(&self, query: &Query, namespaces: &[Arc<str>]) -> Vec<PoolSnapshot> {
+        let candidates = query.candidates(self.datastore, namespaces, self.config);
+        candidates.iter().filter_map(|pool| self.datastore.snapshot(pool, &query.pods, self.now.instant)).collect()
+    }
+
+    /// The value of a pool.
+    pub(crate) fn measured(&self, family: &Family, metric: &str, query: &Query, pool: &PoolSnapshot) -> Result<Measured, ApiError> {
+        (family.measure)(pool).map_err(|unknown| self.not_known(metric, query, &pool.id, &unknown))
+    }
+
+    /// A value as it is written; `about` is the metric and what was asked, for the error.
+    pub(crate) fn value(
+        &self,
+        about: About,
+        measured: Measured,
+        asked: impl FnOnce() -> (String, String),
+    ) -> Result<Value, ApiError> {
+        let value = Quantity::from_f64(measured.value).map_err(|source| {
+            let (metric, asked) = asked();
+            ApiError::NotAnAmount { metric, asked, source }
+        })?;
+        Ok(Value { about, timestamp: self.now.wall(measured.as_of), age: self.now.age(measured.as_of), value })
+    }
+
+    fn not_known(&self, metric: &str, query: &Query, pool: &PoolId, unknown: &Unknown) -> ApiError {
+        let of = match query.pods.is_everything() {
+            true => format!("pool {pool}"),
+            false => format!("pool {pool} (pods with {})", shown(&query.pods.to_string())),
+        };
+        ApiError::Unknown { metric: shown(metric), of, cause: unknown.to_string(), since: self.since(unknown.last_known()) }
+    }
+
+    /// When something was last known, as the end of a sentence.
+    pub(crate) fn since(&self, last_known: Option<tokio::time::Instant>) -> String {
+        last_known.map_or_else(String::new, |known| {
+            format!("; last known at {}, {} s ago", self.now.wall(known), self.now.age(known).as_secs())
+        })
+    }
+
+    /// That no pool matches, and which there are in the namespaces that the caller may read.
+    pub(crate) fn no_pool(&self, metric: &str, query: &Query, asked: String, namespaces: &[Arc<str>], own: &str) -> ApiError {
+        let crosses = namespaces.iter().any(|namespace| **namespace != *own);
+        let within = match crosses {
+            true => "the namespaces asked for".to_owned(),
+            false => format!("namespace {}", shown(own)),
+        };
+        let in_reach: Vec<_> = namespaces.iter().flat_map(|namespace| self.datastore.pool_ids_in(namespace)).collect();
+        let there = match (query.mismatch(self.config), in_reach.is_empty()) {
+            (Some((requirement, here)), _) => {
+                format!("{:?} does not hold here, where it is {here:?}", shown(&requirement.to_string()))
+            }
+            (None, true) => format!("there is no pool in {within}"),
+            (None, false) => format!("the pools in {within} are {}", listed(&pool_names(in_reach.iter(), crosses))),
+        };
+        ApiError::NoPool { metric: shown(metric), asked, there }
+    }
 }
 
 /// The labels in which all agree: those of what was made of several.
@@ -75,55 +161,13 @@ fn shared_labels<'labels>(mut all: impl Iterator<Item = &'labels BTreeMap<String
     shared
 }
 
-/// One value of several, as old as the oldest; none of none.
-fn reduced(reducer: Reducer, measured: impl ExactSizeIterator<Item = Measured> + Clone) -> Option<Measured> {
-    let as_of = measured.clone().map(|measured| measured.as_of).min()?;
-    let count = measured.len() as f64;
-    let values = measured.map(|measured| measured.value);
-    let value = match reducer {
-        Reducer::None => return None,
-        Reducer::Mean => values.sum::<f64>() / count,
-        Reducer::Min => values.reduce(f64::min)?,
-        Reducer::Max => values.reduce(f64::max)?,
-        Reducer::Sum => values.sum(),
-        Reducer::Count => count,
-    };
-    Some(Measured { value, as_of })
-}
-
-fn not_known(asked: &Asked<'_>, pool: &PoolId, unknown: &Unknown, now: Moment) -> ApiError {
-    let pool = match asked.query.pods.is_everything() {
-        true => pool.to_string(),
-        false => format!("{pool} (pods with {})", shown(&asked.query.pods.to_string())),
-    };
-    let since = unknown
-        .last_known()
-        .map_or_else(String::new, |known| format!("; last known at {}, {} s ago", now.wall(known), now.age(known).as_secs()));
-    ApiError::Unknown { metric: shown(asked.metric), pool, cause: unknown.to_string(), since }
-}
-
-fn no_pool(asked: &Asked<'_>, config: &AdapterConfig, choice: &Choice) -> ApiError {
-    let crosses = asked.query.crosses_namespaces(config);
-    let namespace = match crosses {
-        true => "the namespaces asked for".to_owned(),
-        false => format!("namespace {}", shown(asked.namespace)),
-    };
-    let there = match (asked.query.mismatch(config), choice.in_reach.is_empty()) {
-        (Some((requirement, here)), _) => {
-            format!("{:?} does not hold here, where it is {here:?}", shown(&requirement.to_string()))
-        }
-        (None, true) => format!("there is no pool in {namespace}"),
-        (None, false) => format!("the pools in {namespace} are {}", listed(&pool_names(&choice.in_reach, crosses))),
-    };
-    ApiError::NoPool { metric: shown(asked.metric), asked: asked.query.asked(asked.namespace), there }
-}
-
-fn several_pools(asked: &Asked<'_>, config: &AdapterConfig, choice: &Choice) -> ApiError {
+fn several_pools(asked: &Asked<'_>, snapshots: &[PoolSnapshot]) -> ApiError {
+    let crosses = snapshots.iter().any(|pool| *pool.id.namespace != *asked.namespace);
     ApiError::SeveralPools {
         metric: shown(asked.metric),
         asked: asked.query.asked(asked.namespace),
-        count: choice.chosen.len(),
-        pools: listed(&pool_names(&choice.chosen, asked.query.crosses_namespaces(config))),
+        count: snapshots.len(),
+        pools: listed(&pool_names(snapshots.iter().map(|pool| &pool.id), crosses)),
         total: match names::total_for(asked.family) {
             Some(total) => format!("the total {total}"),
             None => "a total such as inference_pool_total_inflight_requests".to_owned(),
@@ -131,50 +175,7 @@ fn several_pools(asked: &Asked<'_>, config: &AdapterConfig, choice: &Choice) -> 
     }
 }
 
-fn pool_names(pools: &[PoolId], with_namespace: bool) -> Vec<String> {
-    let name = |pool: &PoolId| if with_namespace { pool.to_string() } else { pool.name.to_string() };
-    pools.iter().map(name).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use tokio::time::Instant;
-
-    use super::*;
-
-    fn reduce(reducer: Reducer, values: &[f64]) -> Option<f64> {
-        let as_of = Instant::now();
-        reduced(reducer, values.iter().map(|value| Measured { value: *value, as_of })).map(|measured| measured.value)
-    }
-
-    #[test]
-    fn a_reducer_makes_one_value() {
-        let values = [1.0, 4.0, 1.0];
-        assert_eq!(reduce(Reducer::Mean, &values), Some(2.0));
-        assert_eq!(reduce(Reducer::Min, &values), Some(1.0));
-        assert_eq!(reduce(Reducer::Max, &values), Some(4.0));
-        assert_eq!(reduce(Reducer::Sum, &values), Some(6.0));
-        assert_eq!(reduce(Reducer::Count, &values), Some(3.0));
-        assert_eq!(reduce(Reducer::None, &values), None);
-        assert_eq!(reduce(Reducer::Sum, &[]), None);
-    }
-
-    #[test]
-    fn a_reduced_value_is_as_old_as_the_oldest() {
-        let now = Instant::now();
-        let older = now - Duration::from_secs(1);
-        let measured = [Measured { value: 1.0, as_of: now }, Measured { value: 2.0, as_of: older }];
-        assert_eq!(reduced(Reducer::Max, measured.into_iter()), Some(Measured { value: 2.0, as_of: older }));
-    }
-
-    proptest! {
-        #[test]
-        fn reduced_values_are_ordered(values in proptest::collection::vec(0.0..1e9, 1..10)) {
-            let of = |reducer| reduce(reducer, &values).unwrap();
-            prop_assert!(of(Reducer::Min) <= of(Reducer::Mean) * (1.0 + 1e-12));
-            prop_assert!(of(Reducer::Mean) <= of(Reducer::Max) * (1.0 + 1e-12));
-            prop_assert!(of(Reducer::Max) <= of(Reducer::Sum));
-        }
-    }
+/// The names of pools, with their namespaces where these differ from the request's.
+pub(crate) fn pool_names<'pools>(pools: impl Iterator<Item = &'pools PoolId>, with_namespace: bool) -> Vec<String> {
+    pools.map(|pool| if with_namespace { pool.to_string() } else { pool.name.to_string() }).collect()
 }

@@ -1,18 +1,34 @@
 //! What a label selector means here: which pools, which of their pods, and how several values become one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use weir_datastore::PoolId;
 use weir_datastore::selector::{Operator, Requirement, Selector};
+use weir_datastore::{Datastore, PoolId};
 
 use crate::config::{AdapterConfig, ResourceLabels};
 use crate::error::{ApiError, shown};
+use crate::reducer::Reducer;
 
 /// Longest selector in bytes: some two hundred pool names. What is longer is no selector that a person wrote.
 const LONGEST_SELECTOR: usize = 16 * 1024;
 
+/// Most namespaces that one selector may name: each is authorised by itself.
+const MOST_NAMESPACES: usize = 32;
+
+/// Most pools that are looked up one by one; of more names all pools are gone through.
+const MOST_LOOKUPS: usize = 64;
+
 /// Before the key of a pod's label.
 const POD_PREFIX: &str = "pod.";
+
+/// What the keys of the GKE dialect begin with, those too that say nothing here.
+const GKE_PREFIXES: [&str; 4] = ["metric.labels.", "resource.labels.", "metadata.system_labels.", "metadata.user_labels."];
+
+/// Whether GKE's adapter knows `key`.
+fn is_gke_key(key: &str) -> bool {
+    matches!(key, "resource.type" | "reducer") || GKE_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+}
 
 /// The keys that are allowed, plain and in GKE's dialect, and what each is compared with.
 const KEYS: &[(&str, Key)] = &[
@@ -50,55 +66,6 @@ enum Key {
 /// Which of the constants.
 type Constant = fn(&ResourceLabels) -> &Option<String>;
 
-/// How the values of several pools become one (Cloud Monitoring's names).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Reducer {
-    /// They stay several.
-    None,
-    Mean,
-    Min,
-    Max,
-    Sum,
-    /// How many there are.
-    Count,
-}
-
-impl Reducer {
-    const ALL: [(&str, Self); 6] = [
-        ("REDUCE_NONE", Self::None),
-        ("REDUCE_MEAN", Self::Mean),
-        ("REDUCE_MIN", Self::Min),
-        ("REDUCE_MAX", Self::Max),
-        ("REDUCE_SUM", Self::Sum),
-        ("REDUCE_COUNT", Self::Count),
-    ];
-
-    /// Those of Cloud Monitoring that say nothing of pools.
-    const NOT_IMPLEMENTED: [&str; 8] = [
-        "REDUCE_STDDEV",
-        "REDUCE_COUNT_TRUE",
-        "REDUCE_COUNT_FALSE",
-        "REDUCE_FRACTION_TRUE",
-        "REDUCE_PERCENTILE_99",
-        "REDUCE_PERCENTILE_95",
-        "REDUCE_PERCENTILE_50",
-        "REDUCE_PERCENTILE_05",
-    ];
-
-    fn read(requirement: &Requirement) -> Result<Self, ApiError> {
-        let known = || Self::ALL.map(|(name, _)| name).join(", ");
-        let unclear = || ApiError::Reducer { asked: shown(&requirement.to_string()), known: known() };
-        let name = single(requirement).ok_or_else(unclear)?;
-        match Self::ALL.iter().find(|(known, _)| *known == name) {
-            Some((_, reducer)) => Ok(*reducer),
-            None if Self::NOT_IMPLEMENTED.contains(&name) => {
-                Err(ApiError::ReducerNotImplemented { reducer: name.to_owned(), known: known() })
-            }
-            None => Err(unclear()),
-        }
-    }
-}
-
 /// A selector, taken apart.
 pub(crate) struct Query {
     text: String,
@@ -109,15 +76,30 @@ pub(crate) struct Query {
     pub(crate) pods: Selector,
     /// None where the selector has no reducer.
     pub(crate) reducer: Option<Reducer>,
+    /// Whether a key is of the GKE dialect: the labels of the answer are then, too.
+    is_gke: bool,
 }
 
-/// What a query chooses among the pools there are.
-#[derive(Debug)]
-pub(crate) struct Choice {
-    /// The pools that match.
-    pub(crate) chosen: Vec<PoolId>,
-    /// The pools of the namespaces that were asked for: all that an error may name.
-    pub(crate) in_reach: Vec<PoolId>,
+/// The namespaces whose pools a query is about.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum Reach {
+    /// The request's own, which was authorised.
+    Own,
+    /// These.
+    Named(Vec<Arc<str>>),
+    /// All that the requirements match, which are these words.
+    Open(String),
+}
+
+/// Reads a selector of bounded length.
+///
+/// # Errors
+/// [`ApiError`] with 400 where the text is too long or no selector.
+pub(crate) fn read_selector(text: &str) -> Result<Selector, ApiError> {
+    if text.len() > LONGEST_SELECTOR {
+        return Err(ApiError::SelectorTooLong { length: text.len(), most: LONGEST_SELECTOR });
+    }
+    Ok(Selector::parse(text)?)
 }
 
 impl Query {
@@ -127,13 +109,18 @@ impl Query {
     /// [`ApiError`] with 400 where the text is no selector or has a key that is not allowed, 501 for a reducer that is not
     /// implemented.
     pub(crate) fn read(text: &str) -> Result<Self, ApiError> {
-        if text.len() > LONGEST_SELECTOR {
-            return Err(ApiError::SelectorTooLong { length: text.len(), most: LONGEST_SELECTOR });
-        }
-        let selector = Selector::parse(text)?;
+        let selector = read_selector(text)?;
         let (mut names, mut namespaces, mut constants, mut pods) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut reducer = None;
+        let mut is_gke = false;
         for requirement in selector.requirements().iter().cloned() {
+            if is_gke_key(&requirement.key) {
+                // The reducer says nothing of labels.
+                is_gke |= requirement.key != "reducer";
+                if requirement.operator == Operator::DoesNotExist {
+                    return Err(ApiError::DoesNotExist { key: shown(&requirement.key) });
+                }
+            }
             if let Some(label) = requirement.key.strip_prefix(POD_PREFIX) {
                 pods.push(pod_requirement(label, &requirement)?);
                 continue;
@@ -151,11 +138,11 @@ impl Query {
                 }
                 None => {
                     let allowed = KEYS.iter().map(|(key, _)| *key).collect::<Vec<_>>().join(", ");
-                    return Err(ApiError::LabelNotAllowed { key: requirement.key, allowed });
+                    return Err(ApiError::LabelNotAllowed { key: shown(&requirement.key), allowed });
                 }
             }
         }
-        Ok(Self { text: shown(text.trim()), names, namespaces, constants, pods: Selector::new(pods), reducer })
+        Ok(Self { text: shown(text.trim()), names, namespaces, constants, pods: Selector::new(pods), reducer, is_gke })
     }
 
     /// The query as errors name it.
@@ -166,35 +153,66 @@ impl Query {
         }
     }
 
-    /// Whether the pools of other namespaces than the request's are in reach.
-    pub(crate) fn crosses_namespaces(&self, config: &AdapterConfig) -> bool {
-        config.allow_cross_namespace && !self.namespaces.is_empty()
-    }
-
-    /// Which of the pools `there` are chosen, for a request in `namespace` that was authorised for it.
+    /// Whose pools the query is about, for a request in `namespace` that was authorised for it.
     ///
     /// # Errors
-    /// [`ApiError::OtherNamespace`] where the selector names another namespace and must not.
-    pub(crate) fn choose(
-        &self,
-        there: Vec<PoolId>,
-        metric: &str,
-        namespace: &str,
-        config: &AdapterConfig,
-    ) -> Result<Choice, ApiError> {
-        let crosses = self.crosses_namespaces(config);
-        if !crosses && let Some(asked) = self.namespaces.iter().find_map(|requirement| other_namespace(requirement, namespace)) {
-            return Err(ApiError::OtherNamespace { metric: shown(metric), asked, namespace: shown(namespace) });
+    /// [`ApiError::OtherNamespace`] where the selector names another namespace and must not, [`ApiError::TooManyNamespaces`] where
+    /// it names more than can be asked about.
+    pub(crate) fn reach(&self, metric: &str, namespace: &str, config: &AdapterConfig) -> Result<Reach, ApiError> {
+        if self.namespaces.is_empty() {
+            return Ok(Reach::Own);
         }
-        let in_namespaces = |pool: &PoolId| self.namespaces.iter().all(|requirement| requirement.matches(Some(&pool.namespace)));
-        let of_constants = self.mismatch(config).is_none();
-        let is_chosen = |pool: &&PoolId| {
-            of_constants && in_namespaces(pool) && self.names.iter().all(|requirement| requirement.matches(Some(&pool.name)))
-        };
-        let in_reach: Vec<_> =
-            there.into_iter().filter(|pool| if crosses { in_namespaces(pool) } else { &*pool.namespace == namespace }).collect();
-        let chosen = in_reach.iter().filter(is_chosen).cloned().collect();
-        Ok(Choice { chosen, in_reach })
+        if !config.allow_cross_namespace {
+            return match self.namespaces.iter().find_map(|requirement| other_namespace(requirement, namespace)) {
+                Some(asked) => Err(ApiError::OtherNamespace { metric: shown(metric), asked, namespace: shown(namespace) }),
+                None => Ok(Reach::Own),
+            };
+        }
+        match named(&self.namespaces) {
+            Some(names) if names.len() > MOST_NAMESPACES => {
+                Err(ApiError::TooManyNamespaces { count: names.len(), most: MOST_NAMESPACES })
+            }
+            Some(names) => Ok(Reach::Named(names.into_iter().map(Arc::from).collect())),
+            None => {
+                let words: Vec<_> = self.namespaces.iter().map(Requirement::to_string).collect();
+                Ok(Reach::Open(shown(&words.join(","))))
+            }
+        }
+    }
+
+    /// The namespaces with pools that the query's requirements match.
+    pub(crate) fn matching_namespaces(&self, datastore: &Datastore) -> Vec<Arc<str>> {
+        let there: BTreeSet<_> = datastore.pool_ids().into_iter().map(|pool| pool.namespace).collect();
+        there.into_iter().filter(|namespace| self.is_in(namespace)).collect()
+    }
+
+    /// Where to look for the pools meant in `namespaces`, in the order of the answer: those that a selector names, which need not
+    /// exist, or else all that match.
+    pub(crate) fn candidates(&self, datastore: &Datastore, namespaces: &[Arc<str>], config: &AdapterConfig) -> Vec<PoolId> {
+        if self.mismatch(config).is_some() {
+            return Vec::new();
+        }
+        let within = namespaces.iter().filter(|namespace| self.is_in(namespace));
+        match named(&self.names) {
+            Some(names) if names.len() * namespaces.len() <= MOST_LOOKUPS => within
+                .flat_map(|namespace| names.iter().map(|name| PoolId { namespace: namespace.clone(), name: Arc::from(*name) }))
+                .collect(),
+            _ => {
+                let within: BTreeSet<_> = within.collect();
+                let pools = within.into_iter().flat_map(|namespace| datastore.pool_ids_in(namespace));
+                pools.filter(|pool| self.names_pool(&pool.name)).collect()
+            }
+        }
+    }
+
+    /// Whether a pool of this name is meant.
+    pub(crate) fn names_pool(&self, name: &str) -> bool {
+        self.names.iter().all(|requirement| requirement.matches(Some(name)))
+    }
+
+    /// Whether pools of this namespace are meant.
+    pub(crate) fn is_in(&self, namespace: &str) -> bool {
+        self.namespaces.iter().all(|requirement| requirement.matches(Some(namespace)))
     }
 
     /// A requirement on a configured constant that does not hold, and the constant.
@@ -205,31 +223,50 @@ impl Query {
         })
     }
 
-    /// The labels of a value of `pool`: the plain ones, and those that the query used.
-    pub(crate) fn labels(&self, pool: &PoolId, config: &AdapterConfig) -> BTreeMap<String, String> {
-        let keys = |requirements: &'_ [Requirement], value: &str| -> Vec<_> {
-            requirements.iter().map(|requirement| (requirement.key.clone(), value.to_owned())).collect()
-        };
-        let constants = self.constants.iter().filter_map(|(constant, requirement)| {
+    /// The labels of a value of `pool`: the plain ones, those that the query used, and where query or metric are in the GKE dialect
+    /// those that its series have.
+    pub(crate) fn labels(&self, pool: &PoolId, metric_is_gke: bool, config: &AdapterConfig) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::from([label("name", &pool.name), label("namespace", &pool.namespace)]);
+        labels.extend(self.names.iter().map(|requirement| label(&requirement.key, &pool.name)));
+        labels.extend(self.namespaces.iter().map(|requirement| label(&requirement.key, &pool.namespace)));
+        if self.is_gke || metric_is_gke {
+            labels.extend([label("metric.labels.name", &pool.name), label("resource.labels.namespace", &pool.namespace)]);
+            let ResourceLabels { cluster, location, project_id, resource_type } = &config.resource;
+            let constants = [
+                ("resource.labels.cluster", cluster),
+                ("resource.labels.location", location),
+                ("resource.labels.project_id", project_id),
+                ("resource.type", resource_type),
+            ];
+            labels.extend(constants.into_iter().filter_map(|(key, value)| Some(label(key, value.as_deref()?))));
+        }
+        labels.extend(self.constants.iter().filter_map(|(constant, requirement)| {
             let value = constant(&config.resource).as_deref().or_else(|| single(requirement))?;
-            Some((requirement.key.clone(), value.to_owned()))
-        });
-        let pods = self.pods.requirements().iter().filter_map(|requirement| {
-            let value = single(requirement)?;
-            Some((format!("{POD_PREFIX}{}", requirement.key), value.to_owned()))
-        });
-        [("name".to_owned(), pool.name.to_string()), ("namespace".to_owned(), pool.namespace.to_string())]
-            .into_iter()
-            .chain(keys(&self.names, &pool.name))
-            .chain(keys(&self.namespaces, &pool.namespace))
-            .chain(constants)
-            .chain(pods)
-            .collect()
+            Some(label(&requirement.key, value))
+        }));
+        labels.extend(
+            self.pods
+                .requirements()
+                .iter()
+                .filter_map(|requirement| Some((format!("{POD_PREFIX}{}", requirement.key), single(requirement)?.to_owned()))),
+        );
+        labels
     }
 }
 
+fn label(key: &str, value: &str) -> (String, String) {
+    (key.to_owned(), value.to_owned())
+}
+
+/// The values that the requirements on one label name, sorted; none where they name none but describe them.
+fn named(requirements: &[Requirement]) -> Option<Vec<&str>> {
+    let names = requirements.iter().find(|requirement| requirement.operator == Operator::In)?;
+    let meets_all = |name: &&str| requirements.iter().all(|requirement| requirement.matches(Some(name)));
+    Some(names.values.iter().map(String::as_str).filter(meets_all).collect())
+}
+
 /// The one value that the requirement asks for.
-fn single(requirement: &Requirement) -> Option<&str> {
+pub(crate) fn single(requirement: &Requirement) -> Option<&str> {
     let mut values = requirement.values.iter();
     match (requirement.operator, values.next(), values.next()) {
         (Operator::In, Some(value), None) => Some(value),
@@ -262,22 +299,37 @@ fn other_namespace(requirement: &Requirement, namespace: &str) -> Option<String>
 mod tests {
     use http::StatusCode;
     use proptest::prelude::*;
+    use tokio::time::Instant;
+    use weir_datastore::{PoolSpec, datastore};
 
     use super::*;
 
-    fn there() -> Vec<PoolId> {
-        ["default/7", "default/a", "default/b", "other/a", "other/c"]
-            .iter()
-            .filter_map(|id| id.split_once('/'))
-            .map(|(namespace, name)| PoolId::new(namespace, name))
-            .collect()
+    fn there() -> Datastore {
+        let pools = ["default/7", "default/a", "default/b", "other/a", "other/c"].iter().filter_map(|id| id.split_once('/'));
+        let (datastore, mut topology) = datastore();
+        topology
+            .replace_all(pools.map(|(namespace, name)| PoolSpec::empty(PoolId::new(namespace, name))).collect(), Instant::now());
+        datastore
     }
 
-    /// The pools that a selector in namespace `default` chooses, or the status of its error.
+    /// The pools that a selector in namespace `default` chooses.
+    fn choose(selector: &str, config: &AdapterConfig) -> Result<Vec<PoolId>, ApiError> {
+        let query = Query::read(selector)?;
+        let datastore = there();
+        let namespaces = match query.reach("m", "default", config)? {
+            Reach::Own => vec!["default".into()],
+            Reach::Named(names) => names,
+            Reach::Open(_) => query.matching_namespaces(&datastore),
+        };
+        let there = datastore.pool_ids();
+        let candidates = query.candidates(&datastore, &namespaces, config);
+        Ok(candidates.into_iter().filter(|pool| there.contains(pool)).collect())
+    }
+
+    /// The same in words, or the status of the error.
     fn chosen(selector: &str, config: &AdapterConfig) -> Result<String, StatusCode> {
-        let choice = Query::read(selector).and_then(|query| query.choose(there(), "m", "default", config));
-        let choice = choice.map_err(|error| error.code())?;
-        Ok(choice.chosen.iter().map(PoolId::to_string).collect::<Vec<_>>().join(" "))
+        let chosen = choose(selector, config).map_err(|error| error.code())?;
+        Ok(chosen.iter().map(PoolId::to_string).collect::<Vec<_>>().join(" "))
     }
 
     fn assert_chosen(config: &AdapterConfig, cases: &[(&str, Result<&str, StatusCode>)]) {
@@ -296,7 +348,6 @@ mod tests {
                 ("KEY in (a,c)", "default/a"),
                 ("KEY notin (a,b)", "default/7"),
                 ("KEY", "default/7 default/a default/b"),
-                ("!KEY", ""),
                 ("KEY>6", "default/7"),
                 ("KEY<7", ""),
                 ("KEY=", ""),
@@ -306,6 +357,8 @@ mod tests {
                 let selector = condition.replace("KEY", key);
                 assert_eq!(chosen(&selector, &AdapterConfig::default()), Ok(expected.to_owned()), "{selector}");
             }
+            let absent = if is_gke_key(key) { Err(StatusCode::BAD_REQUEST) } else { Ok(String::new()) };
+            assert_eq!(chosen(&format!("!{key}"), &AdapterConfig::default()), absent, "!{key}");
         }
         assert_chosen(&AdapterConfig::default(), &[("", Ok("default/7 default/a default/b"))]);
     }
@@ -321,7 +374,7 @@ mod tests {
                 ("KEY!=other", all),
                 ("KEY notin (other,third)", all),
                 ("KEY", all),
-                ("!KEY", Ok("")),
+                ("!KEY", if is_gke_key(key) { Err(StatusCode::BAD_REQUEST) } else { Ok("") }),
                 ("KEY>1", Ok("")),
                 ("KEY=other", forbidden),
                 ("KEY=", forbidden),
@@ -377,7 +430,7 @@ mod tests {
             {
                 assert_chosen(&configured, &[(&with(operator), expected)]);
             }
-            assert_chosen(&configured, &[(&format!("!{key}"), Ok(""))]);
+            assert_chosen(&configured, &[(&format!("!{key}"), Err(StatusCode::BAD_REQUEST))]);
         }
     }
 
@@ -403,41 +456,16 @@ mod tests {
     }
 
     #[test]
-    fn a_reducer_is_chosen_once_by_name() {
-        let reducer = |selector: &str| Query::read(selector).map(|query| query.reducer).map_err(|error| error.code());
-        assert_eq!(reducer(""), Ok(None));
-        for (name, expected) in Reducer::ALL {
-            assert_eq!(reducer(&format!("reducer={name}")), Ok(Some(expected)), "{name}");
-            assert_eq!(reducer(&format!("reducer in ({name}),reducer=={name}")), Ok(Some(expected)), "{name}");
-        }
-        for name in Reducer::NOT_IMPLEMENTED {
-            assert_eq!(reducer(&format!("reducer={name}")), Err(StatusCode::NOT_IMPLEMENTED), "{name}");
-        }
-        for selector in [
-            "reducer=REDUCE_FOO",
-            "reducer=reduce_sum",
-            "reducer!=REDUCE_SUM",
-            "reducer",
-            "!reducer",
-            "reducer in (REDUCE_MAX,REDUCE_MIN)",
-            "reducer=REDUCE_MAX,reducer=REDUCE_MIN",
-        ] {
-            assert_eq!(reducer(selector), Err(StatusCode::BAD_REQUEST), "{selector}");
-        }
-    }
-
-    #[test]
     fn a_value_is_labelled_in_the_words_of_its_query() {
         let config = AdapterConfig {
             resource: ResourceLabels { cluster: Some("prod".into()), ..ResourceLabels::default() },
             ..AdapterConfig::default()
         };
         let selector = "metric.labels.name=a,resource.labels.namespace=default,resource.labels.cluster!=x,resource.type=t,\
-                        !resource.labels.location,pod.gpu=h100,pod.app in (x,y),reducer=REDUCE_NONE";
-        let labels = Query::read(selector).unwrap().labels(&PoolId::new("default", "a"), &config);
-        let labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                        pod.gpu=h100,pod.app in (x,y),reducer=REDUCE_NONE";
+        let labels = Query::read(selector).unwrap().labels(&PoolId::new("default", "a"), false, &config);
         assert_eq!(
-            labels,
+            labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>(),
             [
                 "metric.labels.name=a",
                 "name=a",
@@ -448,6 +476,40 @@ mod tests {
                 "resource.type=t"
             ]
         );
+        // A metric named in the dialect has the dialect's labels, whatever was asked.
+        let plain = Query::read("name=a").unwrap();
+        assert_eq!(plain.labels(&PoolId::new("default", "a"), false, &config).len(), 2);
+        let keys = plain.labels(&PoolId::new("default", "a"), true, &config).into_keys().collect::<Vec<_>>();
+        assert_eq!(keys, ["metric.labels.name", "name", "namespace", "resource.labels.cluster", "resource.labels.namespace"]);
+    }
+
+    #[test]
+    fn pools_that_are_named_are_looked_up_without_going_through_all() {
+        let (nobody, _) = datastore();
+        let candidates = |selector: &str| {
+            let candidates = Query::read(selector).unwrap().candidates(&nobody, &["default".into()], &AdapterConfig::default());
+            candidates.iter().map(PoolId::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(candidates("name=a"), ["default/a"]);
+        assert_eq!(candidates("name in (b,a,c),name!=c,metric.labels.name in (a,b)"), ["default/a", "default/b"]);
+        assert_eq!(candidates("name=a,name=b"), Vec::<String>::new());
+        // Not named, and there is none.
+        assert_eq!(candidates("name!=a"), Vec::<String>::new());
+        assert_eq!(candidates(""), Vec::<String>::new());
+        let many = (0..65).map(|number| format!("p{number}")).collect::<Vec<_>>().join(",");
+        assert_eq!(candidates(&format!("name in ({many})")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn namespaces_that_are_named_are_counted() {
+        let config = AdapterConfig { allow_cross_namespace: true, ..AdapterConfig::default() };
+        let names = |count: usize| (0..count).map(|number| format!("n{number}")).collect::<Vec<_>>().join(",");
+        let reach = |selector: &str| Query::read(selector).unwrap().reach("m", "default", &config);
+        assert_eq!(reach("namespace in (b,a),namespace!=b").unwrap(), Reach::Named(vec!["a".into()]));
+        assert_eq!(reach("namespace!=b,namespace").unwrap(), Reach::Open("namespace!=b,namespace".into()));
+        assert_eq!(reach("name=a").unwrap(), Reach::Own);
+        assert!(reach(&format!("namespace in ({})", names(32))).is_ok());
+        assert!(matches!(reach(&format!("namespace in ({})", names(33))), Err(ApiError::TooManyNamespaces { .. })));
     }
 
     #[test]
@@ -464,10 +526,9 @@ mod tests {
             allow_cross_namespace: bool,
         ) {
             let config = AdapterConfig { allow_cross_namespace, ..AdapterConfig::default() };
-            let choice = Query::read(&words.concat()).and_then(|query| query.choose(there(), "m", "default", &config));
-            if let Ok(choice) = choice {
-                prop_assert!(choice.chosen.iter().all(|pool| choice.in_reach.contains(pool)));
-                prop_assert!(allow_cross_namespace || choice.in_reach.iter().all(|pool| &*pool.namespace == "default"));
+            if let Ok(chosen) = choose(&words.concat(), &config) {
+                prop_assert!(allow_cross_namespace || chosen.iter().all(|pool| &*pool.namespace == "default"));
+                prop_assert!(chosen.is_sorted());
             }
         }
     }

@@ -80,6 +80,18 @@ impl PickerPageReader {
     /// # Errors
     /// [`PickerPageError`]. A number that cannot be true refuses the page: a total with a part missing would be too small.
     pub fn read(&self, page: &[u8], format: Format, pool: &str, asked_at: Instant) -> Result<PickerLoad, PickerPageError> {
+        self.read_of(page, format, Some(pool), asked_at)
+    }
+
+    /// The same, of whatever pools the picker serves.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_any(&self, page: &[u8], format: Format, asked_at: Instant) -> Result<PickerLoad, PickerPageError> {
+        self.read_of(page, format, None, asked_at)
+    }
+
+    fn read_of(&self, page: &[u8], format: Format, pool: Option<&str>, asked_at: Instant) -> Result<PickerLoad, PickerPageError> {
         let mut samples = Vec::new();
         let report = scan(page, format, &self.wanted, Effort::WantedLines, ScanLimits::default(), &mut samples)?;
         if samples.is_empty() {
@@ -91,7 +103,7 @@ impl PickerPageReader {
     }
 }
 
-fn sum(samples: &[Sample<'_>], meaning: Meaning, pool: &str) -> Result<Option<u64>, PickerPageError> {
+fn sum(samples: &[Sample<'_>], meaning: Meaning, pool: Option<&str>) -> Result<Option<u64>, PickerPageError> {
     let of_meaning = || {
         samples.iter().filter_map(|sample| {
             let (_, means, preference) = FAMILIES[usize::from(sample.family)];
@@ -102,7 +114,8 @@ fn sum(samples: &[Sample<'_>], meaning: Meaning, pool: &str) -> Result<Option<u6
     let mut seen = HashSet::new();
     let mut total = 0.0;
     for (sample, _) in of_meaning().filter(|(_, preference)| *preference == newest) {
-        let another_pools = sample.labels.get("inference_pool").is_some_and(|named| !named.is_empty() && named != pool);
+        let named = || sample.labels.get("inference_pool").filter(|named| !named.is_empty());
+        let another_pools = pool.is_some_and(|pool| named().is_some_and(|named| named != pool));
         if another_pools || !seen.insert(sample.labels.identity()) {
             continue;
         }
@@ -130,6 +143,8 @@ mod tests {
                     inference_objective_request_total{model_name=\"m\"} 5\n";
         let load = read(page).unwrap();
         assert_eq!((load.held, load.arrivals), (Some(19), 5));
+        let any = PickerPageReader::default().read_any(page.as_bytes(), Format::Text, Instant::now()).unwrap();
+        assert_eq!(any.held, Some(119));
         let both =
             format!("{page}{}", page.replace("inference_extension_", "llm_d_epp_").replace("inference_objective_", "llm_d_epp_"));
         let load = read(&both).unwrap();

@@ -41,6 +41,13 @@ impl Datastore {
         self.pools.load().keys().cloned().collect()
     }
 
+    /// The names of the pools of one namespace, sorted.
+    pub fn pool_ids_in(&self, namespace: &str) -> Vec<PoolId> {
+        let first = PoolId::new(namespace, "");
+        let pools = self.pools.load();
+        pools.range(first..).map(|(id, _)| id).take_while(|id| *id.namespace == *namespace).cloned().collect()
+    }
+
     /// The pool as it is at `now`, reduced to the endpoints whose pod labels `selector` matches; none where there is no such pool.
     pub fn snapshot(&self, pool: &PoolId, selector: &Selector, now: Instant) -> Option<PoolSnapshot> {
         let pool = self.pools.load().get(pool)?.clone();

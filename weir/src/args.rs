@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Read(ReadArguments),
     /// Serve the pools' metrics as a Prometheus page
     Exporter(ExporterArguments),
-    /// Serve the pools' metrics as the Kubernetes external metrics API
+    /// Serve the pools' metrics as the Kubernetes external and custom metrics APIs
     Adapter(AdapterArguments),
     /// Exporter and adapter on one measurement
     Serve(ServeArguments),
@@ -141,6 +141,27 @@ pub(crate) struct AdapterListenArguments {
     /// Let a selector ask for pools of another namespace than the path's
     #[arg(long, env = "WEIR_ALLOW_CROSS_NAMESPACE")]
     pub(crate) allow_cross_namespace: bool,
+    /// Which metrics APIs are served; another adapter may own the other one
+    #[arg(long, env = "WEIR_METRICS_APIS", value_delimiter = ',', default_values = ["external", "custom"], value_name = "API")]
+    pub(crate) metrics_apis: Vec<MetricsApi>,
+    /// What `resource.labels.cluster` of a GKE selector is compared with; unset: nothing
+    #[arg(long, env = "WEIR_GKE_CLUSTER", value_name = "NAME")]
+    pub(crate) gke_cluster: Option<String>,
+    /// What `resource.labels.location` of a GKE selector is compared with; unset: nothing
+    #[arg(long, env = "WEIR_GKE_LOCATION", value_name = "REGION|ZONE")]
+    pub(crate) gke_location: Option<String>,
+    /// What `resource.labels.project_id` of a GKE selector is compared with; unset: nothing
+    #[arg(long, env = "WEIR_GKE_PROJECT", value_name = "PROJECT")]
+    pub(crate) gke_project: Option<String>,
+}
+
+/// A metrics API of Kubernetes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum MetricsApi {
+    /// external.metrics.k8s.io
+    External,
+    /// custom.metrics.k8s.io
+    Custom,
 }
 
 #[derive(Debug, Args)]

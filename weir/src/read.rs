@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use weir_collector::{Access, FetchConfig, fetch_page};
 use weir_datastore::engine::{PageClock, PageReader, Reading, SeriesUse, SeriesVerdict};
 use weir_datastore::page::Format;
-use weir_datastore::{Combined, EndpointLoad, FRESH_AT_MOST, UnitLoad, Unused};
+use weir_datastore::picker::PickerPageReader;
+use weir_datastore::{Combined, EndpointLoad, FRESH_AT_MOST, PickerLoad, UnitLoad, Unused};
 
 use crate::args::{EngineChoice, ReadArguments, ReadOutput};
 
@@ -26,9 +27,13 @@ pub(crate) async fn run(arguments: ReadArguments) -> anyhow::Result<()> {
     let page = get(&arguments).await?;
     let EngineChoice(engine) = arguments.engine;
     let reading = explain(&PageReader::new(engine, &[]), &page).with_context(|| arguments.page.clone())?;
+    let picker = match reading.load {
+        Some(_) => None,
+        None => PickerPageReader::default().read_any(&page.bytes, page.format, Instant::now()).ok(),
+    };
     match arguments.output {
-        ReadOutput::Table => print!("{}", table(&reading)),
-        ReadOutput::Json => println!("{:#}", as_json(&reading)),
+        ReadOutput::Table => print!("{}", table(&reading, picker)),
+        ReadOutput::Json => println!("{:#}", as_json(&reading, picker)),
     }
     Ok(())
 }
@@ -88,8 +93,11 @@ fn explain(reader: &PageReader, page: &Page) -> anyhow::Result<Reading> {
     }
 }
 
-fn as_json(reading: &Reading) -> Value {
+fn as_json(reading: &Reading, picker: Option<PickerLoad>) -> Value {
     let mut object = Map::new();
+    if let Some(picker) = picker {
+        object.insert("picker".into(), json!({ "held": picker.held, "arrivals": picker.arrivals }));
+    }
     if let Some(load) = &reading.load {
         object.insert("engine".into(), load.engine.name().into());
         let signals = [
@@ -148,11 +156,20 @@ fn series_json(series: &SeriesUse) -> Value {
     })
 }
 
-fn table(reading: &Reading) -> String {
+fn table(reading: &Reading, picker: Option<PickerLoad>) -> String {
     let mut lines = Vec::new();
-    match &reading.load {
-        None => lines.push("engine   unknown: no family of a known engine is on the page".to_owned()),
-        Some(load) => signals(load, reading, &mut lines),
+    match (&reading.load, picker) {
+        (None, Some(picker)) => {
+            lines.push("an endpoint picker".to_owned());
+            lines.push(String::new());
+            let held = picker
+                .held
+                .map_or_else(|| "nothing: its flow control is off, or held nothing yet".to_owned(), |held| held.to_string());
+            lines.push(format!("held      {held}"));
+            lines.push(format!("arrivals  {}", picker.arrivals));
+        }
+        (None, None) => lines.push("engine   unknown: no family of a known engine is on the page".to_owned()),
+        (Some(load), _) => signals(load, reading, &mut lines),
     }
     let unused: Vec<_> = reading.series.iter().filter(|series| series.verdict != SeriesVerdict::Used).collect();
     if !unused.is_empty() {

@@ -10,7 +10,7 @@ use axum::Router;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use weir_adapter::AdapterConfig;
+use weir_adapter::{AdapterConfig, ResourceLabels};
 use weir_collector::{Collector, CollectorConfig, PoolsFile};
 use weir_datastore::{Datastore, datastore};
 use weir_serving::{
@@ -19,7 +19,8 @@ use weir_serving::{
 };
 
 use crate::args::{
-    AdapterArguments, AdapterListenArguments, ExporterArguments, ExporterListenArguments, PoolsArguments, ServeArguments,
+    AdapterArguments, AdapterListenArguments, ExporterArguments, ExporterListenArguments, MetricsApi, PoolsArguments,
+    ServeArguments,
 };
 
 /// How often the demo looks at its pools file: its servers come and go within seconds.
@@ -137,7 +138,18 @@ async fn finished(tasks: &mut JoinSet<()>) {
 }
 
 fn adapter_config(arguments: &AdapterListenArguments) -> AdapterConfig {
-    AdapterConfig { allow_cross_namespace: arguments.allow_cross_namespace, ..AdapterConfig::default() }
+    AdapterConfig {
+        external: arguments.metrics_apis.contains(&MetricsApi::External),
+        custom: arguments.metrics_apis.contains(&MetricsApi::Custom),
+        allow_cross_namespace: arguments.allow_cross_namespace,
+        resource: ResourceLabels {
+            cluster: arguments.gke_cluster.clone(),
+            location: arguments.gke_location.clone(),
+            project_id: arguments.gke_project.clone(),
+            resource_type: None,
+        },
+        ..AdapterConfig::default()
+    }
 }
 
 /// The adapter's certificate, and the authority of one that it makes itself.

@@ -1,7 +1,11 @@
 //! The API as its clients see it: requests through the router, whole bodies compared.
 
+mod custom;
+mod discovery;
+mod forms;
 mod hostile;
 mod refusals;
+mod upstream;
 mod values;
 
 use std::collections::BTreeMap;
@@ -50,6 +54,7 @@ struct Reply {
     code: StatusCode,
     headers: HeaderMap,
     body: String,
+    bytes: Vec<u8>,
 }
 
 impl Bench {
@@ -124,7 +129,7 @@ impl Bench {
     /// The last pool has one picker, and it holds `held` requests.
     fn holds(&mut self, held: u64) -> &mut Self {
         self.change(|pool| pool.pickers = Some(vec!["picker-0".into()]));
-        let load = PickerLoad { read_at: Instant::now(), held, arrivals: held };
+        let load = PickerLoad { read_at: Instant::now(), held: Some(held), arrivals: held };
         self.pickers.last_mut().unwrap().succeeded(load, INTERVAL);
         self
     }
@@ -137,7 +142,12 @@ impl Bench {
         let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        Reply { code: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+        Reply {
+            code: parts.status,
+            headers: parts.headers,
+            body: String::from_utf8_lossy(&body).into_owned(),
+            bytes: body.to_vec(),
+        }
     }
 
     /// The answer for `metric?query` in namespace `default`.

@@ -21,10 +21,10 @@ async fn nothing_is_served_elsewhere() {
     let bench = two_pools();
     for path in [
         "/",
-        "/openapi/v2",
-        "/openapi/v3",
+        "/openapi",
+        "/openapi/v3/apis/metrics.k8s.io/v1beta1",
         "/healthz",
-        "/apis/custom.metrics.k8s.io/v1beta2",
+        "/apis/custom.metrics.k8s.io/v1",
         "/apis/external.metrics.k8s.io/v1beta2",
         "/apis/external.metrics.k8s.io/v1beta1/inference_pool_average_queue_size",
         "/apis/external.metrics.k8s.io/v1beta1/namespaces/default",
@@ -33,8 +33,9 @@ async fn nothing_is_served_elsewhere() {
         "/apis/external.metrics.k8s.io/v1beta1/namespaces/default/a%2Fb",
     ] {
         let message = format!(
-            "the server could not find the requested resource: nothing is served at {path}, the external metrics are at \
-             /apis/external.metrics.k8s.io/v1beta1/namespaces/NAMESPACE/METRIC"
+            "the server could not find the requested resource: nothing is served at {path}, the metrics are at \
+             /apis/external.metrics.k8s.io/v1beta1/namespaces/{{namespace}}/{{metric}} and \
+             /apis/custom.metrics.k8s.io/v1beta2/namespaces/{{namespace}}/{{resource}}/{{name}}/{{metric}}"
         );
         assert_failure(&bench.send("GET", path, &[]).await, 404, "NotFound", &message);
         assert_eq!(bench.send("POST", path, &[]).await.code, StatusCode::NOT_FOUND);
@@ -65,19 +66,24 @@ async fn only_reading_is_possible() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_json_is_written() {
+async fn only_forms_that_are_known_are_written() {
     let bench = two_pools();
     let metric = format!("{API}/namespaces/default/{QUEUE}?labelSelector=name%3Da");
     for accept in [
         "application/vnd.kubernetes.protobuf, */*",
         "application/json",
-        "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+        "application/json;as=Table;v=v1;g=meta.k8s.io",
+        "application/vnd.kubernetes.protobuf",
+        "application/yaml",
+        "text/html,application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,*/*;q=0.1",
     ] {
         assert_eq!(bench.send("GET", &metric, &[("accept", accept)]).await.code, StatusCode::OK, "{accept}");
     }
-    for accept in ["application/vnd.kubernetes.protobuf", "application/yaml", "application/json;as=Table;v=v1;g=meta.k8s.io"] {
+    for accept in ["text/html", "application/json;as=Table;v=v2;g=meta.k8s.io", "garbage"] {
         let reply = bench.send("GET", &metric, &[("accept", accept)]).await;
-        assert_failure(&reply, 406, "NotAcceptable", "only the following media types are accepted: application/json");
+        let message =
+            "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        assert_failure(&reply, 406, "NotAcceptable", message);
     }
 }
 

@@ -294,6 +294,16 @@ fn a_pod_label_that_names_the_engine_overrides_the_pool() {
 }
 
 #[test]
+fn a_namespace_lists_its_own_pools() {
+    let mut bench = Bench::of(0);
+    let pools = [("a", "x"), ("b", "x"), ("b", "y"), ("bb", "z")].map(|(namespace, name)| PoolId::new(namespace, name));
+    bench.topology.replace_all(pools.iter().cloned().map(PoolSpec::empty).collect(), bench.start);
+    assert_eq!(bench.store.pool_ids_in("b"), pools[1..3]);
+    assert_eq!(bench.store.pool_ids_in("c"), []);
+    assert_eq!(bench.store.pool_ids_in(""), []);
+}
+
+#[test]
 fn the_same_endpoint_twice_is_one() {
     let mut spec = pool(2);
     spec.endpoints[1] = spec.endpoints[0].clone();
