@@ -1,7 +1,7 @@
 # `make` lists what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help test quick lint deny bench demo clean
+.PHONY: help test quick lint deny bench scale api-load fuzz demo clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,17 @@ deny: ## Licences, banned and foreign dependencies
 
 bench: ## The benchmarks of docs/benchmarks.md
 	cargo bench --locked -p weir-datastore
+
+scale: ## Scraping 10 to 1,000 endpoints, beside a bare scraper (minutes)
+	cargo build --release --locked -p weir -p weir-tests
+	target/release/scale
+
+api-load: ## Reads of the metrics API per core, beside a bare server (a minute)
+	cargo build --release --locked -p weir -p weir-tests
+	target/release/api-load
+
+fuzz: ## Each fuzz target for a minute (nightly Rust and cargo-fuzz)
+	fuzz/run
 
 demo: ## The whole line on this machine, for a minute
 	cargo run --release --locked -- demo --for 60s
