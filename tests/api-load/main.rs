@@ -58,7 +58,8 @@ async fn measure_all(folder: &Path) -> Result<(), Failure> {
     let binary = std::env::current_exe()?;
     let weir = binary.with_file_name("weir");
     std::fs::write(folder.join("tokens"), format!("{TOKEN}\n"))?;
-    let mut bare_rate = None;
+    // Of the bare server under each load.
+    let mut bare_rates = std::collections::HashMap::new();
     for pools in [0, 10, 100, 1000] {
         let bare = pools == 0;
         let mut simulators = None;
@@ -88,8 +89,8 @@ async fn measure_all(folder: &Path) -> Result<(), Failure> {
         {
             let name = if bare { "bare axum, TLS" } else { "weir adapter" };
             let per_cpu = answers.latencies.len() as f64 / answers.cpu.as_secs_f64();
-            if bare && load == "closed" {
-                bare_rate = Some(per_cpu);
+            if bare {
+                bare_rates.insert(load, per_cpu);
             }
             println!(
                 "| {name} | {} | {load} | {:.0} | {:.2} | {:.2} | {per_cpu:.0} | {:.0} % | {:.0} |",
@@ -97,7 +98,7 @@ async fn measure_all(folder: &Path) -> Result<(), Failure> {
                 answers.latencies.len() as f64 / WINDOW.as_secs_f64(),
                 answers.percentile(50.0),
                 answers.percentile(99.0),
-                100.0 * per_cpu / bare_rate.unwrap_or(per_cpu),
+                100.0 * per_cpu / bare_rates.get(load).unwrap_or(&per_cpu),
                 resident_mib(server.child.id())?,
             );
         }
