@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustls_pki_types::pem::PemObject;
 use weir_tests::{Folder, Serving, TOKEN, eventually, simulators};
 
 /// Connections that the flood opens, where the machine allows so many descriptors.
@@ -127,4 +128,46 @@ fn torn_handshakes_garbage_and_endless_heads_keep_nobody_out() {
     assert!(written < 10 << 20 && (answer.is_empty() || answer.contains(" 431 ")), "{written} bytes of head: {answer}");
     caller.end("torn handshakes, garbage, endless heads");
     assert!(serving.page().unwrap().contains("weir_serving_"), "the exporter still answers");
+}
+
+#[test]
+fn rapid_resets_keep_nobody_out() {
+    /// Requests that each of a few connections begins and takes back.
+    const RESETS: usize = 20_000;
+    let folder = Folder::new("resets");
+    let (_simulators, serving) = serving(&folder);
+    let caller = Caller::start(&serving);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    let authority = rustls_pki_types::CertificateDer::from_pem_file(&serving.ca_file).unwrap();
+    roots.add(authority).unwrap();
+    weir_serving::install_crypto_provider();
+    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let resets = runtime.block_on(async {
+        let mut total = 0;
+        for _ in 0..4 {
+            let stream = tokio::net::TcpStream::connect(&serving.adapter).await.unwrap();
+            let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+            let stream = connector.connect(name, stream).await.unwrap();
+            let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+            let connection = tokio::spawn(connection);
+            for _ in 0..RESETS {
+                // Sooner or later the server has had enough of this connection.
+                let Ok(ready) = client.ready().await else { break };
+                client = ready;
+                let request = http::Request::get("https://127.0.0.1/apis").body(()).unwrap();
+                let Ok((_answer, mut stream)) = client.send_request(request, true) else { break };
+                stream.send_reset(h2::Reason::CANCEL);
+                total += 1;
+                tokio::task::yield_now().await;
+            }
+            connection.abort();
+        }
+        total
+    });
+    println!("{resets} requests begun and taken back");
+    assert!(resets > 0);
+    caller.end("rapid resets");
 }

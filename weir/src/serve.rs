@@ -14,8 +14,8 @@ use weir_adapter::{AdapterConfig, ResourceLabels};
 use weir_collector::{Collector, CollectorConfig, PoolsFile};
 use weir_datastore::{Datastore, datastore};
 use weir_serving::{
-    Authentication, Authenticator, BearerTokens, CertificateAuthority, ClientCertificates, Drain, Health, Server, ServingMetrics,
-    Shutdown, Tls,
+    Authentication, Authenticator, BearerTokens, CertificateAuthority, ClientCertificates, Drain, Health, RequestLimits, Server,
+    ServingMetrics, Shutdown, Tls,
 };
 
 use crate::args::{
@@ -25,6 +25,9 @@ use crate::args::{
 
 /// How often the demo looks at its pools file: its servers come and go within seconds.
 const DEMO_POLL: Duration = Duration::from_millis(100);
+
+/// An HPA controller has five workers for all HPAs of a cluster: none of them is to wait long for an answer.
+const ADAPTER_DEADLINE: Duration = Duration::from_millis(900);
 
 /// Endpoints that the demo's page names, at most.
 const DEMO_ENDPOINT_SERIES: usize = 256;
@@ -56,7 +59,8 @@ async fn run(
     let mut servers = Vec::new();
     if let Some(adapter) = adapter {
         let api = weir_adapter::router(line.datastore.clone(), adapter_config(adapter), &mut line.registry);
-        let server = line.server("adapter", api, adapter.adapter_listen);
+        let limits = RequestLimits { deadline: ADAPTER_DEADLINE, ..RequestLimits::default() };
+        let server = line.server("adapter", api, adapter.adapter_listen).request_limits(limits);
         let (tls, authority) = tls(adapter)?;
         let server = server.tls(tls).authentication(authentication(adapter)?).bind().await?;
         if let (Some(path), Some(authority)) = (&adapter.tls_ca_out, authority) {

@@ -156,6 +156,21 @@ fn samples_with_an_old_timestamp_of_their_own_are_left_out() {
 }
 
 #[test]
+fn a_step_of_the_wall_clock_changes_nothing_for_samples_without_a_timestamp() {
+    let page = "vllm:num_requests_running 7\nvllm:num_requests_waiting 4\n";
+    let read_at = |wall_ms| {
+        let clock = PageClock { wall_ms, ..clock() };
+        let load = PageReader::new(None, &[]).read(page.as_bytes(), Format::Text, clock, &mut PageMemory::default()).unwrap();
+        (load.running, load.waiting, load.unused)
+    };
+    let before = read_at(WALL_MS);
+    assert_eq!(before, read_at(WALL_MS + 86_400_000), "a day forward");
+    assert_eq!(before, read_at(WALL_MS - 86_400_000), "a day back");
+    assert_eq!(before, read_at(0));
+    assert_eq!(before, read_at(i64::MIN));
+}
+
+#[test]
 fn the_newest_lora_series_counts_and_sums_of_times_do_not() {
     let series = |running: &str, value: &str| {
         format!(
