@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 use weir_datastore::catalog;
-use weir_tests::{Folder, Process, eventually, repository};
+use weir_tests::{Folder, Process, eventually, get, repository};
 
 /// What each of the two servers says: never 0, or double would be the same.
 const PAGE: &str = "vllm:num_requests_running 3.0\nvllm:num_requests_waiting 2.0\nvllm:kv_cache_usage_perc 0.5\n";
@@ -39,18 +39,8 @@ fn told(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn get(url: &str, parameters: &[(&str, &str)]) -> Result<String, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    weir_serving::install_crypto_provider();
-    let url = reqwest::Url::parse_with_params(url, parameters).unwrap();
-    runtime.block_on(async {
-        let mut response = reqwest::get(url).await.map_err(|error| error.to_string())?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| error.to_string())? {
-            body.extend_from_slice(&chunk);
-        }
-        Ok(String::from_utf8_lossy(&body).into_owned())
-    })
+fn get_with(url: &str, parameters: &[(&str, &str)]) -> Result<String, String> {
+    get(reqwest::Url::parse_with_params(url, parameters).unwrap().as_str())
 }
 
 /// Two model servers, and as many weirs as asked for that read them.
@@ -88,7 +78,7 @@ impl Setup {
     /// The page of one exporter once it has read both servers.
     fn page(&self, exporter: usize) -> String {
         let url = format!("http://{}/metrics", self.addresses[exporter]);
-        eventually("both servers on the page", || match get(&url, &[])? {
+        eventually("both servers on the page", || match get(&url)? {
             page if page.contains("inference_pool_ready_pods{name=\"llama\",namespace=\"default\"} 2.0\n") => Ok(page),
             page => Err(page),
         })
@@ -145,7 +135,7 @@ impl Prometheus {
     }
 
     fn data(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Value, String> {
-        let body = get(&format!("{}/{path}", self.api), parameters)?;
+        let body = get_with(&format!("{}/{path}", self.api), parameters)?;
         let answer: Value = serde_json::from_str(&body).map_err(|error| format!("{error}: {body}"))?;
         if answer["status"] == "success" { Ok(answer["data"].clone()) } else { Err(body) }
     }
