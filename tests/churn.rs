@@ -18,7 +18,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
-use weir_tests::{Folder, Process, eventually};
+use weir_tests::{Folder, Process, eventually, get};
 
 const PAGE: &str = "vllm:num_requests_running 3.0\nvllm:num_requests_waiting 2.0\nvllm:kv_cache_usage_perc 0.5\n";
 
@@ -93,16 +93,8 @@ impl Exporter {
 
     /// The pools by name, as the exporter shows them.
     fn pools(&self) -> HashMap<String, Value> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let body = runtime.block_on(async {
-            let mut response = reqwest::get(format!("http://{}/api/v1/pools", self.address)).await.unwrap();
-            let mut body = Vec::new();
-            while let Some(chunk) = response.chunk().await.unwrap() {
-                body.extend_from_slice(&chunk);
-            }
-            body
-        });
-        let body: Value = serde_json::from_slice(&body).unwrap();
+        let body = get(&format!("http://{}/api/v1/pools", self.address)).unwrap();
+        let body: Value = serde_json::from_str(&body).unwrap();
         let pools = body["pools"].as_array().unwrap();
         pools.iter().map(|pool| (pool["name"].as_str().unwrap().to_owned(), pool.clone())).collect()
     }
