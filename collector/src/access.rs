@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use weir_datastore::PoolSpec;
 
 /// Whether servers are asked for the wanted series alone, with `?name[]=`.
@@ -31,12 +32,26 @@ pub struct Access {
     pub bearer_token_file: Option<PathBuf>,
     /// Whether pages are restricted to the wanted series.
     pub restrict: Restrict,
+    /// The port of the endpoints' pages, where it is not the endpoint's own.
+    pub port: Option<u16>,
 }
 
 impl Access {
     pub(crate) fn has_files(&self) -> bool {
         self.ca_file.is_some() || self.bearer_token_file.is_some()
     }
+}
+
+/// The path of a page as `text` gives it.
+pub(crate) fn page_path(text: &str) -> Result<Arc<str>, String> {
+    if !text.starts_with('/') {
+        let way_out = if text.contains("://") { "host and port are the endpoints'" } else { "a path begins with `/`" };
+        return Err(format!("`{}` is not a path: {way_out}", text.escape_debug()));
+    }
+    if text.contains('#') || text.chars().any(|character| character.is_whitespace() || character.is_control()) {
+        return Err(format!("`{}` is not a path: it holds a blank or `#`", text.escape_debug()));
+    }
+    Ok(text.into())
 }
 
 /// A pool as a source of discovery wants it read.
@@ -49,6 +64,9 @@ pub struct WantedPool {
     /// How its pickers may be reached: those of the spec that are read over the network.
     pub pickers: Vec<WantedPicker>,
 }
+
+/// All pools that are wanted, as they become.
+pub type WantedPools = watch::Receiver<Arc<Vec<WantedPool>>>;
 
 /// One replica of a pool's picker.
 #[derive(Clone, Debug, Eq, PartialEq)]

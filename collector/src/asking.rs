@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use reqwest::Url;
 use tokio::time::Instant;
 use tracing::{debug, info};
+use url::Url;
 use weir_datastore::engine::{PageClock, PageMemory, PageReader};
-use weir_datastore::{EndpointKey, EndpointLoad, FRESH_AT_MOST};
+use weir_datastore::{EndpointKey, EndpointLoad, FRESH_AT_MOST, FailureKind};
 
 use crate::access::Restrict;
 use crate::connection::Connection;
@@ -48,7 +48,7 @@ pub(crate) struct Trial {
 
 impl Asking {
     pub(crate) fn new(key: &EndpointKey) -> Self {
-        let (place, memory) = (Place::new(key), PageMemory::default());
+        let (place, memory) = (Place::new(key, None), PageMemory::default());
         Self { place, memory, restriction: Restriction::default(), narrow: None }
     }
 
@@ -57,6 +57,11 @@ impl Asking {
     /// # Errors
     /// Where there is no page that can be read.
     pub(crate) async fn turn(&mut self, turn: &Turn<'_>) -> Result<(EndpointLoad, Option<Trial>), ScrapeFailure> {
+        if self.place.port != turn.connection.port() {
+            // Another page, of which nothing is known.
+            self.place = Place::new(turn.key, turn.connection.port());
+            (self.restriction, self.narrow) = (Restriction::default(), None);
+        }
         let automatic = turn.connection.restrict() == Restrict::Auto;
         if automatic
             && self.restriction.asks_restricted(Instant::now())
@@ -77,7 +82,7 @@ impl Asking {
         let asked_at = Instant::now();
         let (seen, load) = match turn.fetch(&narrow.url, PageKind::Restricted).await {
             Ok(page) => {
-                let seen = narrow.names.sighting(&page.bytes, page.format);
+                let seen = narrow.names.glance(&page.bytes, page.format);
                 let load = turn.read(&page, asked_at, &mut self.memory).ok();
                 turn.shared.bodies.end(page.bytes);
                 (seen.map_err(|_| Flaw::Failed), load)
@@ -173,15 +178,21 @@ impl<'endpoint> Turn<'endpoint> {
 
 /// Where the whole page is.
 struct Place {
+    /// The port, where it is not the endpoint's.
+    port: Option<u16>,
     configured: Result<Url, ScrapeFailure>,
     /// Where the server sent us last; asked directly from then on.
     redirected: Option<Url>,
 }
 
 impl Place {
-    fn new(key: &EndpointKey) -> Self {
-        let url = format!("{}://{}{}", key.metrics.scheme.as_str(), key.address, key.metrics.path);
-        Self { configured: parse_url(&url).map(|(url, _)| url), redirected: None }
+    fn new(key: &EndpointKey, port: Option<u16>) -> Self {
+        let text = format!("{}://{}{}", key.metrics.scheme.as_str(), key.address, key.metrics.path);
+        let configured = parse_url(&text).and_then(|(mut url, _)| match url.set_port(port.or(url.port())) {
+            Ok(()) => Ok(url),
+            Err(()) => Err(ScrapeFailure::new(FailureKind::Connect, &text, "this URL takes no port: is the address right?")),
+        });
+        Self { port, configured, redirected: None }
     }
 
     fn url(&self) -> Result<&Url, ScrapeFailure> {

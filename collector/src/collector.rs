@@ -95,6 +95,18 @@ pub enum ConfigError {
         /// The smallest limit.
         least: usize,
     },
+    /// The path of pages is none.
+    #[error("path of metrics pages: {reason}")]
+    Path {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No annotation begins like that.
+    #[error("annotation prefix `{given}`: it must be a domain and `/`, as `weir.internal/`")]
+    AnnotationPrefix {
+        /// What was given.
+        given: String,
+    },
     /// The files would be read all the time.
     #[error("credentials interval {given:?}: it must be at least {least:?}")]
     CredentialsInterval {

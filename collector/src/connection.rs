@@ -11,20 +11,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use reqwest::Client;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue};
-use reqwest::redirect::Policy;
+use http::HeaderValue;
 use weir_datastore::Scheme;
 
 use crate::access::{Access, Restrict};
+use crate::client::Client;
 use crate::tls;
 
 /// The largest file of certificates, in bytes.
 const LARGEST_CA_FILE: usize = 1024 * 1024;
 /// The largest token, in bytes; a service account's is about 1 KB.
 const LARGEST_TOKEN: usize = 16 * 1024;
-/// Python servers close an idle connection after 5 s; one of ours never gets that old.
-const IDLE_CONNECTION: Duration = Duration::from_secs(4);
 /// Share of a scrape's time in which the connection must stand: what is left tells "no connection" from "no answer".
 const CONNECT_SHARE: f64 = 0.9;
 
@@ -90,6 +87,11 @@ impl Connection {
 
     pub(crate) fn restrict(&self) -> Restrict {
         self.key.access.restrict
+    }
+
+    /// The port of the endpoints' pages, where it is not their own.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.key.access.port
     }
 
     pub(crate) fn has_files(&self) -> bool {
@@ -193,27 +195,11 @@ fn ready(key: &ConnectionKey, files: &Files, client: Option<Client>, timeout: Du
 }
 
 fn build_client(key: &ConnectionKey, files: &Files, timeout: Duration) -> Result<Client, String> {
-    let mut headers = HeaderMap::new();
-    // Without it Python servers may answer OpenMetrics, with other counter names; a compressed page costs them more than it saves.
-    headers.insert(ACCEPT, HeaderValue::from_static("text/plain;version=0.0.4"));
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let builder = Client::builder()
-        .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
-        .default_headers(headers)
-        .http1_only()
-        .no_proxy()
-        .referer(false)
-        .redirect(Policy::none())
-        .connect_timeout(timeout.mul_f64(CONNECT_SHARE))
-        .pool_idle_timeout(IDLE_CONNECTION)
-        .pool_max_idle_per_host(1);
-    let builder = match (key.scheme, &key.access) {
+    let tls = match (key.scheme, &key.access) {
         // No certificates are loaded that nobody asks for: an image without any still reads plain pages.
-        (Scheme::Http, _) => builder.tls_certs_only([]),
-        (Scheme::Https, access) if access.insecure_skip_verify => builder.tls_danger_accept_invalid_certs(true),
-        (Scheme::Https, access) => {
-            builder.tls_backend_preconfigured(tls::client_config(files.ca.as_deref(), access.server_name.as_deref())?)
-        }
+        (Scheme::Http, _) => tls::no_roots()?,
+        (Scheme::Https, access) if access.insecure_skip_verify => tls::unchecked()?,
+        (Scheme::Https, access) => tls::client_config(files.ca.as_deref(), access.server_name.as_deref())?,
     };
-    builder.build().map_err(|error| format!("the HTTP client cannot be built: {error}"))
+    Ok(Client::new(tls, timeout.mul_f64(CONNECT_SHARE)))
 }

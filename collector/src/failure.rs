@@ -4,12 +4,17 @@ use std::error::Error as StdError;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use reqwest::{StatusCode, Url};
+use http::StatusCode;
+use http::uri::InvalidUri;
+use hyper_util::client::legacy::Error as ClientError;
 use rustls::{AlertDescription, CertificateError};
 use thiserror::Error;
+use url::Url;
 use weir_datastore::FailureKind;
 use weir_datastore::engine::ReadError;
 use weir_datastore::page::PageError;
+
+use crate::client::ConnectTimeout;
 
 /// The longest message, in characters: parts of it (a redirect's target, a certificate's names) are the server's.
 const LONGEST_MESSAGE: usize = 600;
@@ -75,7 +80,7 @@ impl ScrapeFailure {
         Self::new(FailureKind::Timeout, url.as_str(), &what)
     }
 
-    pub(crate) fn of_transport(url: &Url, error: &reqwest::Error, limit: Duration, progress: Progress) -> Self {
+    pub(crate) fn of_transport(url: &Url, error: &(dyn StdError + 'static), limit: Duration, progress: Progress) -> Self {
         let (kind, what) = transport(url.scheme() == "https", error, limit, progress);
         Self::new(kind, url.as_str(), &what)
     }
@@ -93,18 +98,23 @@ pub(crate) enum Progress {
     },
 }
 
-fn transport(https: bool, error: &reqwest::Error, limit: Duration, progress: Progress) -> (FailureKind, String) {
-    if error.is_dns() {
+fn transport(https: bool, error: &(dyn StdError + 'static), limit: Duration, progress: Progress) -> (FailureKind, String) {
+    if causes(error).any(|cause| cause.is::<InvalidUri>()) {
+        return (FailureKind::Connect, format!("this cannot be asked for ({}): is the metrics path right?", innermost(error)));
+    }
+    // The error of that name is nobody else's to have.
+    if causes(error).any(|cause| cause.to_string() == "dns error") {
         return (FailureKind::Connect, format!("the host name cannot be resolved ({}): is it right?", innermost(error)));
     }
     if let Some(tls) = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
         return (FailureKind::Tls, tls_failure(tls));
     }
     let io = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).last().map(io::Error::kind);
-    if error.is_connect() {
+    let mut of_client = causes(error).filter_map(|cause| cause.downcast_ref::<ClientError>());
+    if of_client.any(ClientError::is_connect) {
         return connecting(https, io, error, limit);
     }
-    if error.is_timeout() {
+    if io == Some(ErrorKind::TimedOut) {
         return (FailureKind::Timeout, format!("no answer within {limit:?}: the server is hung or overloaded"));
     }
     let hyper = causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>());
@@ -127,7 +137,7 @@ fn transport(https: bool, error: &reqwest::Error, limit: Duration, progress: Pro
     }
 }
 
-fn connecting(https: bool, io: Option<ErrorKind>, error: &reqwest::Error, limit: Duration) -> (FailureKind, String) {
+fn connecting(https: bool, io: Option<ErrorKind>, error: &(dyn StdError + 'static), limit: Duration) -> (FailureKind, String) {
     let what = match io {
         Some(ErrorKind::ConnectionRefused) => "connection refused: is the server listening on this address and port?".to_owned(),
         Some(ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => {
@@ -137,7 +147,7 @@ fn connecting(https: bool, io: Option<ErrorKind>, error: &reqwest::Error, limit:
             let what = "the connection was closed in the TLS handshake: if the port speaks plain HTTP, set `scheme: http`";
             return (FailureKind::Tls, what.to_owned());
         }
-        _ if error.is_timeout() => {
+        _ if io == Some(ErrorKind::TimedOut) || causes(error).any(|cause| cause.is::<ConnectTimeout>()) => {
             let what = format!("no connection within {limit:?}: is the address right, and does a firewall drop packets?");
             return (FailureKind::Timeout, what);
         }
@@ -187,6 +197,6 @@ fn causes<'error>(error: &'error (dyn StdError + 'static)) -> impl Iterator<Item
     })
 }
 
-fn innermost(error: &reqwest::Error) -> String {
+fn innermost(error: &(dyn StdError + 'static)) -> String {
     causes(error).last().map(ToString::to_string).unwrap_or_default()
 }

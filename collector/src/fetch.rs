@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
-use reqwest::{Response, StatusCode, Url};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
+use http::{Response, StatusCode};
+use hyper::body::{Body, Incoming};
 use tokio::sync::SemaphorePermit;
+use url::Url;
 use weir_datastore::page::Format;
 use weir_datastore::{FailureKind, Scheme};
 
 use crate::access::Access;
 use crate::body::{Bodies, BodyError, Encoding};
+use crate::client::chunk;
 use crate::connection::{Connection, ConnectionKey, Ready};
 use crate::failure::{Progress, ScrapeFailure};
 
@@ -131,18 +134,15 @@ impl<'bodies> Attempt<'bodies, '_> {
         self.read(second, target, progress).await
     }
 
-    async fn ask(&self, url: &Url) -> Result<Response, ScrapeFailure> {
-        let mut request = self.ready.client.get(url.clone());
-        if let Some(authorization) = &self.ready.authorization {
-            request = request.header(AUTHORIZATION, authorization.clone());
-        }
-        request.send().await.map_err(|error| ScrapeFailure::of_transport(url, &error, self.timeout, Progress::Asked))
+    async fn ask(&self, url: &Url) -> Result<Response<Incoming>, ScrapeFailure> {
+        let answer = self.ready.client.get(url, self.ready.authorization.as_ref()).await;
+        answer.map_err(|error| ScrapeFailure::of_transport(url, &error, self.timeout, Progress::Asked))
     }
 
-    async fn read(&self, mut response: Response, url: Url, progress: &mut Progress) -> Result<Page<'bodies>, ScrapeFailure> {
+    async fn read(&self, response: Response<Incoming>, url: Url, progress: &mut Progress) -> Result<Page<'bodies>, ScrapeFailure> {
         if response.status() != StatusCode::OK {
             let status = response.status();
-            let wants_tls = status == StatusCode::BAD_REQUEST && says_https(response).await;
+            let wants_tls = status == StatusCode::BAD_REQUEST && says_https(response.into_body()).await;
             return Err(ScrapeFailure::of_status(&url, status, wants_tls));
         }
         let fail = |kind, what: &str| ScrapeFailure::new(kind, url.as_str(), what);
@@ -152,7 +152,8 @@ impl<'bodies> Attempt<'bodies, '_> {
             let limit = self.bodies.limit();
             fail(FailureKind::TooLarge, &format!("the page is larger than {limit} bytes: is this a model server's page?"))
         };
-        if response.content_length().is_some_and(|length| length > self.bodies.limit() as u64) {
+        let mut transfer = response.into_body();
+        if transfer.size_hint().lower() > self.bodies.limit() as u64 {
             return Err(too_large());
         }
         let refuse = |error: BodyError| match error {
@@ -166,7 +167,7 @@ impl<'bodies> Attempt<'bodies, '_> {
         let mut body = self.bodies.begin(encoding);
         *progress = Progress::Reading { bytes };
         loop {
-            match response.chunk().await {
+            match chunk(&mut transfer).await {
                 Ok(Some(chunk)) => {
                     bytes += chunk.len();
                     *progress = Progress::Reading { bytes };
@@ -183,7 +184,7 @@ impl<'bodies> Attempt<'bodies, '_> {
 
 /// Where one redirect leads, if it may be followed: to another path of the same server, as `/metrics` to `/metrics/`. Elsewhere is
 /// another server, whose numbers would be taken for this endpoint's.
-fn redirect_target(from: &Url, response: &Response) -> Result<Url, ScrapeFailure> {
+fn redirect_target(from: &Url, response: &Response<Incoming>) -> Result<Url, ScrapeFailure> {
     let fail = |what: String| Err(ScrapeFailure::new(FailureKind::Redirect, from.as_str(), &what));
     let status = response.status();
     let Some(location) = response.headers().get(LOCATION).and_then(|location| location.to_str().ok()) else {
@@ -240,10 +241,10 @@ fn encoding_of(headers: &HeaderMap) -> Result<Encoding, String> {
 }
 
 /// Whether the body of a 400 says what Go's servers and nginx say to a plain request on a TLS port.
-async fn says_https(mut response: Response) -> bool {
+async fn says_https(mut body: Incoming) -> bool {
     let mut said = Vec::new();
     while said.len() < ERROR_BODY {
-        match response.chunk().await {
+        match chunk(&mut body).await {
             Ok(Some(chunk)) => said.extend_from_slice(&chunk[..chunk.len().min(ERROR_BODY)]),
             Ok(None) | Err(_) => break,
         }
@@ -254,7 +255,7 @@ async fn says_https(mut response: Response) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::header::HeaderValue;
+    use http::HeaderValue;
 
     use super::*;
 

@@ -5,19 +5,22 @@
 //!
 //! 1. [`WantedPool`]: what a source of discovery hands over: a pool, and how its pages may be reached ([`Access`]).
 //! 2. [`PoolsFile`]: discovery without a cluster, from `pools.yaml`, followed while it changes.
-//! 3. [`fetch_page`]: one page over HTTP, bounded in time and bytes; each thing that can go wrong is a [`ScrapeFailure`] that names
+//! 3. [`KubeDiscovery`]: discovery in a cluster: InferencePools, their pods and pickers, followed by watches.
+//! 4. [`fetch_page`]: one page over HTTP, bounded in time and bytes; each thing that can go wrong is a [`ScrapeFailure`] that names
 //!    the address, what happened and the way out.
-//! 4. `stream`, `picker`: what other weirs tell of a pool, instead of reading it a second time, and what its pickers hold.
-//! 5. [`Collector`]: a loop per endpoint, spread over the interval, each on its own clock: often while the endpoint works, as its
+//! 5. `stream`, `picker`: what other weirs tell of a pool, instead of reading it a second time, and what its pickers hold.
+//! 6. [`Collector`]: a loop per endpoint, spread over the interval, each on its own clock: often while the endpoint works, as its
 //!    page or [`Activity`] says; for the wanted series alone where a trial has shown that the server answers that rightly
 //!    ([`Restrict`]).
 
 mod access;
 mod activity;
 mod file;
+mod kube;
 
 mod tls;
 
+mod client;
 mod connection;
 
 mod failure;
@@ -25,6 +28,7 @@ mod failure;
 mod body;
 mod fetch;
 
+mod counted;
 mod metrics;
 mod restrict;
 mod schedule;
@@ -38,7 +42,8 @@ mod picker;
 
 mod collector;
 
-pub use access::{Access, Restrict, WantedPicker, WantedPool};
+pub use self::kube::{KubeDiscovery, KubeDiscoveryConfig, PickerPages, PodMetrics, PoolGroups, Scope};
+pub use access::{Access, Restrict, WantedPicker, WantedPool, WantedPools};
 pub use activity::{Activity, EndpointActivity};
 pub use collector::{Collector, CollectorConfig, ConfigError};
 pub use failure::ScrapeFailure;

@@ -1,32 +1,12 @@
 //! What the collector says of itself.
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use weir_datastore::{FailureKind, Unused};
 
-/// The outcome of a page that was read.
-const OK: &str = "ok";
-
-pub(crate) const FAILURES: [FailureKind; 9] = [
-    FailureKind::Connect,
-    FailureKind::Tls,
-    FailureKind::Timeout,
-    FailureKind::Status,
-    FailureKind::Redirect,
-    FailureKind::TooLarge,
-    FailureKind::Transfer,
-    FailureKind::NotMetrics,
-    FailureKind::NoEngine,
-];
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Outcome {
-    outcome: &'static str,
-}
+use crate::counted::{Counted, OK, OUTCOMES};
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,11 +31,6 @@ impl PageKind {
     }
 }
 
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Kind {
-    kind: &'static str,
-}
-
 /// A read under way, counted until it is dropped.
 #[derive(Debug)]
 pub(crate) struct UnderWay<'metrics>(&'metrics Gauge);
@@ -69,8 +44,8 @@ impl Drop for UnderWay<'_> {
 /// Counters of scraping. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct ScrapeMetrics {
-    scrapes: Family<Outcome, Counter>,
-    pages: Family<Kind, Counter>,
+    scrapes: Counted,
+    pages: Counted,
     concurrent: Gauge,
     pub(crate) gap: Histogram,
     pub(crate) duration: Histogram,
@@ -85,9 +60,12 @@ pub(crate) struct ScrapeMetrics {
 
 impl ScrapeMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
+        let help = "Pages asked for: whole, restricted to the wanted series, or restricted to be compared with a whole one";
+        let pages = Counted::register(registry, "weir_scrape_pages", help, "kind", PageKind::ALL.map(PageKind::label));
+        let help = "Attempts to read an endpoint's page, by outcome";
         let metrics = Self {
-            scrapes: Family::default(),
-            pages: Family::default(),
+            scrapes: Counted::register(registry, "weir_scrapes", help, "outcome", OUTCOMES),
+            pages,
             concurrent: Gauge::default(),
             gap: Histogram::new([0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0]),
             duration: Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]),
@@ -99,21 +77,11 @@ impl ScrapeMetrics {
             endpoints: Gauge::default(),
             overdue: Counter::default(),
         };
-        // All outcomes from the start: a rate over the first failure needs the zero before it.
-        for outcome in FAILURES.map(FailureKind::label).into_iter().chain([OK]) {
-            drop(metrics.scrapes.get_or_create(&Outcome { outcome }));
-        }
-        for kind in PageKind::ALL.map(PageKind::label) {
-            drop(metrics.pages.get_or_create(&Kind { kind }));
-        }
-        registry.register("weir_scrapes", "Attempts to read an endpoint's page, by outcome", metrics.scrapes.clone());
         let help = "Time from asking for a page until it was read or given up";
         registry.register_with_unit("weir_scrape_duration", help, Unit::Seconds, metrics.duration.clone());
         let help = "Time between two good pages of an endpoint, by when they were asked for";
         registry.register_with_unit("weir_scrape_gap", help, Unit::Seconds, metrics.gap.clone());
         registry.register("weir_scrape_concurrent", "Reads of endpoints that are under way", metrics.concurrent.clone());
-        let help = "Pages asked for: whole, restricted to the wanted series, or restricted to be compared with a whole one";
-        registry.register("weir_scrape_pages", help, metrics.pages.clone());
         registry.register("weir_scrape_body_bytes", "Bytes of pages, decompressed", metrics.body_bytes.clone());
         let help = "Lines of pages that could not be read";
         registry.register("weir_scrape_dropped_lines", help, metrics.dropped_lines.clone());
@@ -130,7 +98,7 @@ impl ScrapeMetrics {
     }
 
     pub(crate) fn asked(&self, kind: PageKind) {
-        self.pages.get_or_create(&Kind { kind: kind.label() }).inc();
+        self.pages.count(kind.label());
     }
 
     /// Counts a read as under way.
@@ -140,7 +108,7 @@ impl ScrapeMetrics {
     }
 
     pub(crate) fn succeeded(&self, unused: Unused) {
-        self.scrapes.get_or_create(&Outcome { outcome: OK }).inc();
+        self.scrapes.count(OK);
         self.dropped_lines.inc_by(unused.dropped_lines.into());
         self.invalid_samples.inc_by(unused.invalid.into());
         self.duplicate_samples.inc_by(unused.duplicates.into());
@@ -148,7 +116,7 @@ impl ScrapeMetrics {
     }
 
     pub(crate) fn failed(&self, kind: FailureKind) {
-        self.scrapes.get_or_create(&Outcome { outcome: kind.label() }).inc();
+        self.scrapes.count(kind.label());
     }
 }
 

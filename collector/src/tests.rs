@@ -4,7 +4,7 @@ mod bad_servers;
 mod credentials;
 mod crowd;
 mod fetching;
-mod log;
+pub(crate) mod log;
 mod pacing;
 mod pickers;
 mod restricting;

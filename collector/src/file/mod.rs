@@ -75,9 +75,18 @@ impl PoolsFile {
     /// [`PoolsFileError`] with everything that is wrong, each with its place.
     pub fn load(path: impl AsRef<Path>) -> Result<Loaded, PoolsFileError> {
         let path = path.as_ref();
-        let content = read(path)?;
-        let pools = pools::parse(path, &content)?;
-        Ok(Loaded { pools: Arc::new(pools), path: path.to_owned(), content })
+        Self::parse(path, read(path)?)
+    }
+
+    /// The same of `content`, as if it had been read at `path`.
+    ///
+    /// # Errors
+    /// As [`Self::load`], but for what can go wrong in reading.
+    pub fn parse(path: impl Into<PathBuf>, content: Vec<u8>) -> Result<Loaded, PoolsFileError> {
+        let path = path.into();
+        let content = bounded(&path, content)?;
+        let pools = pools::parse(&path, &content)?;
+        Ok(Loaded { pools: Arc::new(pools), path, content })
     }
 }
 
@@ -90,6 +99,10 @@ fn read(path: &Path) -> Result<Vec<u8>, PoolsFileError> {
     let mut content = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
     file.take(LARGEST_FILE as u64 + 1).read_to_end(&mut content).map_err(unreadable)?;
+    bounded(path, content)
+}
+
+fn bounded(path: &Path, content: Vec<u8>) -> Result<Vec<u8>, PoolsFileError> {
     if content.len() > LARGEST_FILE {
         return Err(PoolsFileError::TooLarge { path: path.to_owned(), limit: LARGEST_FILE });
     }

@@ -14,7 +14,7 @@ use super::names::{check_label, check_label_key, check_label_value, check_subdom
 use super::node;
 use super::problem::{PoolsFileError, Problem};
 use super::reading::{Fields, Reading, Value};
-use crate::access::{Access, Restrict, WantedPool};
+use crate::access::{Access, Restrict, WantedPool, page_path};
 use crate::connection::file_errors;
 
 const API_VERSION: &str = "weir/v1";
@@ -271,16 +271,7 @@ impl PoolsReader<'_> {
 
     fn path(&mut self, value: &Value<'_>) -> Option<Arc<str>> {
         let path = self.reading.text(value, "a path such as /metrics")?;
-        if !path.starts_with('/') {
-            let way_out = if path.contains("://") { "host and port stand under `endpoints`" } else { "a path begins with `/`" };
-            self.reading.refuse(value, format!("`{path}` is not a path: {way_out}"));
-            return None;
-        }
-        if path.contains('#') || path.chars().any(|character| character.is_whitespace() || character.is_control()) {
-            self.reading.refuse(value, format!("`{}` is not a path: it holds a blank or `#`", path.escape_debug()));
-            return None;
-        }
-        Some((*path).into())
+        page_path(&path).map_err(|error| self.reading.refuse(value, error)).ok()
     }
 
     fn scheme(&mut self, value: &Value<'_>) -> Option<Scheme> {

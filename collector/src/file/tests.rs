@@ -95,6 +95,7 @@ pools:
         insecure_skip_verify: false,
         bearer_token_file: Some(folder.path().join("token")),
         restrict: Restrict::Auto,
+        port: None,
     };
     assert_eq!(full.access, access);
     assert_eq!(bare.spec, weir_datastore::PoolSpec::empty(PoolId::new("default", "0x10")));

@@ -8,9 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -22,6 +19,7 @@ use tracing::{info, warn};
 use super::problem::PoolsFileError;
 use super::{Loaded, pools, read};
 use crate::access::WantedPool;
+use crate::counted::Counted;
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two reads that must agree.
@@ -38,7 +36,7 @@ pub struct PoolsFileWatcher {
     bad: Option<Bad>,
     pools: watch::Sender<Arc<Vec<WantedPool>>>,
     valid: Gauge,
-    reloads: Family<ReloadLabels, Counter>,
+    reloads: Counted,
 }
 
 #[derive(Debug)]
@@ -77,25 +75,17 @@ impl Outcome {
     }
 }
 
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct ReloadLabels {
-    outcome: &'static str,
-}
-
 impl Loaded {
     /// A task that follows the file, and its pools as they become: what [`Collector::run`](crate::Collector::run) takes.
     pub fn watch(self, registry: &mut Registry) -> (PoolsFileWatcher, watch::Receiver<Arc<Vec<WantedPool>>>) {
         let (sender, receiver) = watch::channel(self.pools);
         let valid = Gauge::<i64>::default();
         valid.set(1);
-        let reloads = Family::<ReloadLabels, Counter>::default();
-        for outcome in Outcome::ALL {
-            drop(reloads.get_or_create(&ReloadLabels { outcome: outcome.label() }));
-        }
         let help = "Whether the pools file is good as it is now; 0: the last good version is in force";
         registry.register("weir_pools_file_valid", help, valid.clone());
         let help = "Changes of the pools file seen, by what came of them";
-        registry.register("weir_pools_file_reloads", help, reloads.clone());
+        let outcomes = Outcome::ALL.map(Outcome::label);
+        let reloads = Counted::register(registry, "weir_pools_file_reloads", help, "outcome", outcomes);
         let watcher = PoolsFileWatcher {
             path: self.path,
             poll_interval: POLL_INTERVAL,
@@ -209,6 +199,6 @@ impl PoolsFileWatcher {
             Outcome::Applied | Outcome::Restored => 1,
             Outcome::Invalid | Outcome::Unreadable => 0,
         });
-        self.reloads.get_or_create(&ReloadLabels { outcome: outcome.label() }).inc();
+        self.reloads.count(outcome.label());
     }
 }

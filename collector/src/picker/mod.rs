@@ -15,10 +15,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Url;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
+use url::Url;
 use weir_datastore::picker::{PickerPageError, PickerPageReader};
 use weir_datastore::stream::SILENCE;
 use weir_datastore::{FailureKind, PickerKey, PickerLoad};

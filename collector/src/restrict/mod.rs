@@ -30,7 +30,7 @@ use weir_datastore::Counters;
 use weir_datastore::FailureKind;
 use weir_datastore::page::FamilyIndex;
 
-pub(crate) use names::{Names, NamesInUse, Sighting};
+pub(crate) use names::{Glance, Names, NamesInUse, Sighting};
 
 /// How long the outcome of a trial counts.
 pub(crate) const RETEST: Duration = Duration::from_secs(3600);
@@ -158,8 +158,8 @@ impl Restriction {
         let agreed = restricted.and_then(|restricted| agree(whole, &restricted).map(|()| restricted));
         match agreed {
             Ok(restricted) => {
-                let expected = restricted.series.keys().copied().collect();
-                self.state = State::Trusted { expected, started: restricted.started, tried_at: now };
+                let Glance { families: expected, started, .. } = restricted.glance;
+                self.state = State::Trusted { expected, started, tried_at: now };
                 Ok(())
             }
             Err(flaw) => {
@@ -173,16 +173,16 @@ impl Restriction {
     ///
     /// # Errors
     /// What is wrong with it: the whole page must be asked for now.
-    pub(crate) fn restricted_page(&mut self, page: Result<(&Sighting, Option<Counters>), Flaw>) -> Result<(), Flaw> {
+    pub(crate) fn restricted_page(&mut self, page: Result<(&Glance, Option<Counters>), Flaw>) -> Result<(), Flaw> {
         let State::Trusted { expected, started, .. } = &mut self.state else { return Err(Flaw::Failed) };
-        let checked = page.and_then(|(page, counters)| match expected.iter().find(|family| !page.series.contains_key(family)) {
+        let checked = page.and_then(|(page, counters)| match expected.difference(&page.families).next() {
             _ if page.bytes == 0 => Err(Flaw::Empty),
             Some(missing) => Err(Flaw::Missing(*missing)),
             None => Ok((page, counters.ok_or(Flaw::Failed)?)),
         });
         let lost = match checked {
             Ok((page, counters)) => {
-                expected.extend(page.series.keys());
+                expected.extend(&page.families);
                 let other_process = page.started.map(f64::to_bits) != started.map(f64::to_bits);
                 // Such a page is right, but it is another server's.
                 (self.started_anew(counters) || other_process).then_some(Ok(()))
@@ -209,16 +209,13 @@ impl Restriction {
 
 /// Whether `restricted` shows every wanted series that `whole` does. It may show more: series come into being between two pages.
 fn agree(whole: &Sighting, restricted: &Sighting) -> Result<(), Flaw> {
-    if restricted.bytes == 0 {
+    if restricted.glance.bytes == 0 {
         return Err(Flaw::Empty);
     }
-    let shows = |(family, series): &(&FamilyIndex, &BTreeSet<u64>)| {
-        restricted.series.get(*family).is_some_and(|shown| shown.is_superset(series))
-    };
-    if let Some((missing, _)) = whole.series.iter().find(|wanted| !shows(wanted)) {
+    if let Some((missing, _)) = whole.series.difference(&restricted.series).next() {
         return Err(Flaw::Missing(*missing));
     }
-    if restricted.bytes.saturating_mul(SMALLER) > whole.bytes {
+    if restricted.glance.bytes.saturating_mul(SMALLER) > whole.glance.bytes {
         return Err(Flaw::NotSmaller);
     }
     Ok(())

@@ -1,11 +1,11 @@
 //! What a restricted page is asked for, and what a page shows of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use reqwest::Url;
+use url::Url;
 use weir_datastore::engine::{CustomFamily, Engine, families};
-use weir_datastore::page::{Effort, FamilyIndex, Format, PageError, ScanLimits, Wanted, scan};
+use weir_datastore::page::{Effort, FamilyIndex, Format, PageError, Sample, ScanLimits, Wanted, scan};
 
 /// When the server's process started: shown by servers in Python, and how a restart is seen.
 const STARTED: &str = "process_start_time_seconds";
@@ -21,13 +21,20 @@ pub(crate) struct Names {
     started: FamilyIndex,
 }
 
-/// What a page shows: each wanted name with the identities of its series. Values move between two pages, series do not.
+/// Which of the wanted names a page shows.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Sighting {
-    pub(super) series: BTreeMap<FamilyIndex, BTreeSet<u64>>,
+pub(crate) struct Glance {
+    pub(super) families: BTreeSet<FamilyIndex>,
     /// When the server's process started, as it says.
     pub(super) started: Option<f64>,
     pub(super) bytes: usize,
+}
+
+/// The same, and the identities of their series: what two pages are compared by. Values move between them, series do not.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Sighting {
+    pub(super) glance: Glance,
+    pub(super) series: BTreeSet<(FamilyIndex, u64)>,
 }
 
 impl Names {
@@ -62,21 +69,33 @@ impl Names {
         (url.as_str().len() <= LONGEST_URL).then_some(url)
     }
 
-    /// What `page` shows of these names.
+    /// Which of these names `page` shows.
     ///
     /// # Errors
     /// Where the page cannot be used as a whole.
+    pub(crate) fn glance(&self, page: &[u8], format: Format) -> Result<Glance, PageError> {
+        Ok(self.glance_at(page, &self.samples(page, format)?))
+    }
+
+    /// Which series of these names `page` shows.
+    ///
+    /// # Errors
+    /// As [`Self::glance`].
     pub(crate) fn sighting(&self, page: &[u8], format: Format) -> Result<Sighting, PageError> {
+        let samples = self.samples(page, format)?;
+        let series = samples.iter().map(|sample| (sample.family, sample.labels.identity())).collect();
+        Ok(Sighting { glance: self.glance_at(page, &samples), series })
+    }
+
+    fn samples<'page>(&self, page: &'page [u8], format: Format) -> Result<Vec<Sample<'page>>, PageError> {
         let mut samples = Vec::new();
         scan(page, format, &self.wanted, Effort::WantedLines, ScanLimits::default(), &mut samples)?;
-        let mut sighting = Sighting { bytes: page.len(), ..Sighting::default() };
-        for sample in samples {
-            if sample.family == self.started {
-                sighting.started = sighting.started.or(Some(sample.value));
-            }
-            sighting.series.entry(sample.family).or_default().insert(sample.labels.identity());
-        }
-        Ok(sighting)
+        Ok(samples)
+    }
+
+    fn glance_at(&self, page: &[u8], samples: &[Sample<'_>]) -> Glance {
+        let started = samples.iter().find(|sample| sample.family == self.started).map(|sample| sample.value);
+        Glance { families: samples.iter().map(|sample| sample.family).collect(), started, bytes: page.len() }
     }
 }
 
@@ -150,12 +169,16 @@ mod tests {
         let see = |page: &str| names.sighting(page.as_bytes(), Format::Text).unwrap();
         let first = see("vllm:num_requests_running{engine=\"0\",model_name=\"m\"} 1\nprocess_start_time_seconds 1.5e9\nother 3\n");
         let later = see("vllm:num_requests_running{model_name=\"m\",engine=\"0\"} 7\nprocess_start_time_seconds 1.5e9\nother 3\n");
-        assert_eq!((&first.series, first.started), (&later.series, Some(1.5e9)));
+        assert_eq!((&first.series, first.glance.started), (&later.series, Some(1.5e9)));
         assert_eq!(first.series.len(), 2);
         let other_engine = see("vllm:num_requests_running{engine=\"1\",model_name=\"m\"} 1\n");
         assert_ne!(first.series, other_engine.series);
-        assert_eq!(other_engine.started, None);
-        assert!(names.sighting(b"<html>", Format::Text).is_err());
+        assert_eq!(other_engine.glance.started, None);
+        assert_eq!(
+            names.glance(b"vllm:num_requests_running{engine=\"1\",model_name=\"m\"} 1\n", Format::Text),
+            Ok(other_engine.glance)
+        );
+        assert!(names.sighting(b"<html>", Format::Text).is_err() && names.glance(b"<html>", Format::Text).is_err());
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn tokens(count: u32) -> Counters {
 
 fn waiting_family() -> FamilyIndex {
     let alone = page(&[WAITING], 0);
-    *alone.series.keys().next().unwrap()
+    *alone.glance.families.first().unwrap()
 }
 
 /// A server whose trial agreed, and when.
@@ -64,7 +64,7 @@ fn refused() -> (Restriction, Instant) {
 fn a_trial_that_disagrees_is_not_repeated_at_once() {
     let first = "vllm:num_requests_running{engine=\"0\"} 1";
     let second = "vllm:num_requests_running{engine=\"1\"} 1";
-    let running = *page(&[RUNNING], 0).series.keys().next().unwrap();
+    let running = *page(&[RUNNING], 0).glance.families.first().unwrap();
     for (whole, tried, flaw) in [
         (whole(), Ok(empty()), Flaw::Empty),
         (whole(), Ok(page(&[RUNNING, STARTED], 0)), Flaw::Missing(waiting_family())),
@@ -97,7 +97,7 @@ fn values_may_move_and_series_may_come_between_the_two_pages_of_a_trial() {
 fn a_trusted_page_with_everything_keeps_trust_until_the_next_trial_is_due() {
     let (mut restriction, now) = trusted();
     for count in 6..20 {
-        assert_eq!(restriction.restricted_page(Ok((&restricted(), Some(tokens(count))))), Ok(()));
+        assert_eq!(restriction.restricted_page(Ok((&restricted().glance, Some(tokens(count))))), Ok(()));
     }
     assert!(restriction.asks_restricted(now + RETEST - Duration::from_millis(1)));
     assert!(!restriction.asks_restricted(now + RETEST));
@@ -110,9 +110,9 @@ fn a_trusted_page_with_everything_keeps_trust_until_the_next_trial_is_due() {
 fn any_flaw_of_a_trusted_page_means_the_whole_page_next_and_a_trial_after_it() {
     let without = page(&[RUNNING, STARTED], 0);
     for (page, flaw) in [
-        (Ok((&empty(), None)), Flaw::Empty),
-        (Ok((&without, Some(tokens(6)))), Flaw::Missing(waiting_family())),
-        (Ok((&restricted(), None)), Flaw::Failed),
+        (Ok((&empty().glance, None)), Flaw::Empty),
+        (Ok((&without.glance, Some(tokens(6)))), Flaw::Missing(waiting_family())),
+        (Ok((&restricted().glance, None)), Flaw::Failed),
         (Err(Flaw::Failed), Flaw::Failed),
     ] {
         let (mut restriction, now) = trusted();
@@ -126,8 +126,8 @@ fn any_flaw_of_a_trusted_page_means_the_whole_page_next_and_a_trial_after_it() {
 fn a_family_that_came_later_is_expected_from_then_on() {
     let (mut restriction, _) = trusted();
     let adapters = page(&[RUNNING, WAITING, STARTED, "vllm:lora_requests_info{max_lora=\"1\"} 1"], 0);
-    assert_eq!(restriction.restricted_page(Ok((&adapters, Some(tokens(6))))), Ok(()));
-    let outcome = restriction.restricted_page(Ok((&restricted(), Some(tokens(7)))));
+    assert_eq!(restriction.restricted_page(Ok((&adapters.glance, Some(tokens(6))))), Ok(()));
+    let outcome = restriction.restricted_page(Ok((&restricted().glance, Some(tokens(7)))));
     assert!(matches!(outcome, Err(Flaw::Missing(_))), "{outcome:?}");
 }
 
@@ -153,8 +153,8 @@ fn a_server_that_started_anew_is_tried_again() {
     let later = page(&[RUNNING, WAITING, "process_start_time_seconds 200"], 0);
     for (page, counters) in [(&later, tokens(6)), (&restricted(), tokens(4)), (&page(&[RUNNING, WAITING], 0), tokens(6))] {
         let (mut restriction, now) = trusted();
-        let outcome = restriction.restricted_page(Ok((page, Some(counters))));
-        if page.started.is_some() {
+        let outcome = restriction.restricted_page(Ok((&page.glance, Some(counters))));
+        if page.glance.started.is_some() {
             assert_eq!(outcome, Ok(()), "such a page is right all the same");
         }
         assert!(!restriction.asks_restricted(now));
@@ -243,9 +243,9 @@ proptest! {
             };
             if restriction.asks_restricted(now) {
                 let answer = answer(server);
-                let used = restriction.restricted_page(answer.as_ref().map(|page| (page, Some(tokens(count)))).map_err(Clone::clone));
+                let used = restriction.restricted_page(answer.as_ref().map(|page| (&page.glance, Some(tokens(count)))).map_err(Clone::clone));
                 if used.is_ok() {
-                    prop_assert!(answer.unwrap().series.contains_key(&waiting_family()), "a page without a wanted family was used");
+                    prop_assert!(answer.unwrap().glance.families.contains(&waiting_family()), "a page without a wanted family was used");
                     bad_in_a_row = 0;
                     continue;
                 }

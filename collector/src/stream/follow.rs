@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Response, StatusCode, Url};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::{Instant, sleep_until};
+use url::Url;
 use weir_datastore::stream::{Frame, FrameError, SILENCE};
 use weir_datastore::{FailureKind, PoolId};
 
 use super::lines::Lines;
 use super::metrics::{Followed, StreamMetrics};
+use crate::client::chunk;
 use crate::connection::Ready;
 use crate::failure::{Progress, ScrapeFailure};
 
@@ -108,7 +111,7 @@ impl Ended {
 
 /// A stream that is being followed.
 pub(crate) struct Stream {
-    response: Response,
+    body: Incoming,
     pool: PoolId,
     lines: Lines,
     limit: usize,
@@ -136,12 +139,9 @@ pub(crate) async fn open(
     limit: usize,
     metrics: &StreamMetrics,
 ) -> Result<Found, ScrapeFailure> {
-    let mut request = ready.client.get(url.clone()).header(ACCEPT, HeaderValue::from_static(FRAMES));
-    if let Some(authorization) = &ready.authorization {
-        request = request.header(AUTHORIZATION, authorization.clone());
-    }
     let asked = async {
-        let response = match request.send().await {
+        let accept = HeaderValue::from_static(FRAMES);
+        let response = match ready.client.get_as(accept, url, ready.authorization.as_ref()).await {
             Ok(response) => response,
             Err(error) => return Err(ScrapeFailure::of_transport(url, &error, timeout, Progress::Asked)),
         };
@@ -149,18 +149,18 @@ pub(crate) async fn open(
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let frames = content_type.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(FRAMES));
         match response.status() {
-            StatusCode::OK if frames => Ok(Some(response)),
-            status if is_weir => Err(refused(url, status, response).await),
+            StatusCode::OK if frames => Ok(Some(response.into_body())),
+            status if is_weir => Err(refused(url, status, response.into_body()).await),
             _ => Ok(None),
         }
     };
-    let response = match tokio::time::timeout(timeout, asked).await {
+    let body = match tokio::time::timeout(timeout, asked).await {
         Ok(asked) => asked?,
         Err(_) => return Err(ScrapeFailure::of_timeout(url, timeout, Progress::Asked)),
     };
-    let Some(response) = response else { return Ok(Found::NoStream) };
+    let Some(body) = body else { return Ok(Found::NoStream) };
     Ok(Found::Stream(Box::new(Stream {
-        response,
+        body,
         pool: pool.clone(),
         lines: Lines::new(limit),
         limit,
@@ -172,10 +172,10 @@ pub(crate) async fn open(
 }
 
 /// What a weir says to a request for a stream that it does not serve.
-async fn refused(url: &Url, status: StatusCode, mut response: Response) -> ScrapeFailure {
+async fn refused(url: &Url, status: StatusCode, mut body: Incoming) -> ScrapeFailure {
     let mut said = Vec::new();
     while said.len() < REFUSAL_BYTES {
-        match response.chunk().await {
+        match chunk(&mut body).await {
             Ok(Some(chunk)) => said.extend_from_slice(&chunk[..chunk.len().min(REFUSAL_BYTES)]),
             Ok(None) | Err(_) => break,
         }
@@ -203,7 +203,7 @@ impl Stream {
                 return Ok((frame, self.heard_at));
             }
             let chunk = tokio::select! {
-                chunk = self.response.chunk() => chunk,
+                chunk = chunk(&mut self.body) => chunk,
                 // Of whole frames: bytes that trickle in are none.
                 () = sleep_until(self.heard_at + SILENCE) => return Err(Ended::Silent),
             };
@@ -213,7 +213,7 @@ impl Stream {
                     self.lines.push(&chunk);
                 }
                 Ok(None) => return Err(Ended::Closed),
-                Err(error) => return Err(Ended::Broken(error.without_url().to_string())),
+                Err(error) => return Err(Ended::Broken(error.to_string())),
             }
         }
     }

@@ -1,0 +1,301 @@
+//! Discovery in a cluster: InferencePools of both groups, the pods that they select, the pods of their pickers.
+//!
+//! There is one watch per kind of object, not per pool. What they tell meets in one index, which makes up anew the pools that a
+//! change touches, at most every 100 ms, and hands them over as [`WantedPool`](crate::WantedPool)s, as `pools.yaml` would. Whatever happens to the API
+//! server, what was known last stays; a list is taken whole or not at all.
+//!
+//! 1. [`KubeDiscovery`], [`KubeDiscoveryConfig`].
+//! 2. `contact`, `follow`: the client of one watch, with its health seen; one watch, from list to change.
+//! 3. `pods`, `services`, `pools`: what is kept of each kind, and what of it a change touches.
+//! 4. `annotations`, `pickers`, `build`: from a pool and what it selects to what is wanted.
+//! 5. `problems`, `index`: what is wrong with which object; all of it together.
+
+mod annotations;
+mod build;
+mod contact;
+mod follow;
+mod index;
+mod metrics;
+mod pickers;
+mod pods;
+mod pools;
+mod problems;
+mod services;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::core::{DynamicObject, DynamicResourceScope};
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource};
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use weir_datastore::engine::Engine;
+use weir_datastore::{MetricsSource, PoolId, Scheme};
+use weir_k8s::{ANNOTATION_PREFIX, Pod, PoolVersion, Service};
+
+use self::contact::observed;
+use self::follow::Follower;
+use self::index::{Index, Update};
+use self::metrics::KubeMetrics;
+use self::pods::PodFacts;
+use self::pools::PoolFacts;
+use self::services::ServiceFacts;
+use crate::access::{Access, WantedPools, page_path};
+use crate::collector::ConfigError;
+
+/// Changes are gathered for so long before they are handed over.
+const GATHERING: Duration = Duration::from_millis(100);
+/// How often a kind is asked for that is not served, or that may not be read.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// How long one watch lasts, in seconds: within it and 5 s more, a connection that has gone silently is noticed.
+const WATCH_SECONDS: u32 = 60;
+/// Changes that wait for the index.
+const QUEUE: usize = 256;
+
+const PODS: &str = "pods";
+const SERVICES: &str = "services";
+
+/// Which pools are followed.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Scope {
+    /// Those of all namespaces: needs a ClusterRole.
+    #[default]
+    All,
+    /// Those of one namespace: needs a Role there.
+    Namespace(String),
+    /// One pool: needs a Role in its namespace.
+    Pool(PoolId),
+}
+
+/// Which groups pools are looked for in.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum PoolGroups {
+    /// Both; where a pool is in both, v1 counts.
+    #[default]
+    Auto,
+    /// This one.
+    Only(PoolVersion),
+}
+
+/// How the pages of pods are read, where the pool's annotations say nothing else.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PodMetrics {
+    /// Where, beginning with `/`. Default: `/metrics`.
+    pub path: Arc<str>,
+    /// Over what. Default: HTTP.
+    pub scheme: Scheme,
+    /// On which port; none: each target port. Holds for pools with one target port, as upstream's flag does.
+    pub port: Option<u16>,
+    /// What writes them; none: whatever they show.
+    pub engine: Option<Engine>,
+    /// TLS and credentials. Only what may travel over the scheme is used; `port` is overwritten.
+    pub access: Access,
+}
+
+/// How the pages of picker pods are read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PickerPages {
+    /// Whether pickers are looked for at all. Default: yes.
+    pub read: bool,
+    /// Where the page is. Default: `/metrics`.
+    pub path: Arc<str>,
+    /// Over what. Default: HTTP.
+    pub scheme: Scheme,
+    /// The port, where neither container nor Service has one called `http-metrics`. Default: 9090.
+    pub port: u16,
+    /// TLS and credentials. A token goes to whatever pods a pool's Service selects: give one to trusted pools only.
+    pub access: Access,
+}
+
+/// What is followed, and how what is found there is read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KubeDiscoveryConfig {
+    /// Which pools.
+    pub scope: Scope,
+    /// Of which groups.
+    pub groups: PoolGroups,
+    /// The pods' pages.
+    pub metrics: PodMetrics,
+    /// The pickers' pages.
+    pub pickers: PickerPages,
+    /// Before the names of the annotations that are read off a pool. Default: [`ANNOTATION_PREFIX`].
+    pub annotation_prefix: String,
+}
+
+impl Default for PodMetrics {
+    fn default() -> Self {
+        let MetricsSource { path, scheme, .. } = MetricsSource::default();
+        Self { path, scheme, port: None, engine: None, access: Access::default() }
+    }
+}
+
+impl Default for PickerPages {
+    fn default() -> Self {
+        let MetricsSource { path, scheme, .. } = MetricsSource::default();
+        Self { read: true, path, scheme, port: 9090, access: Access::default() }
+    }
+}
+
+impl Default for KubeDiscoveryConfig {
+    fn default() -> Self {
+        Self {
+            scope: Scope::default(),
+            groups: PoolGroups::default(),
+            metrics: PodMetrics::default(),
+            pickers: PickerPages::default(),
+            annotation_prefix: ANNOTATION_PREFIX.to_owned(),
+        }
+    }
+}
+
+impl KubeDiscoveryConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        for path in [&self.metrics.path, &self.pickers.path] {
+            page_path(path).map_err(|reason| ConfigError::Path { reason })?;
+        }
+        let domain = self.annotation_prefix.strip_suffix('/');
+        if !domain.is_some_and(|domain| !domain.is_empty() && !domain.contains('/')) {
+            return Err(ConfigError::AnnotationPrefix { given: self.annotation_prefix.clone() });
+        }
+        Ok(())
+    }
+
+    fn versions(&self) -> impl Iterator<Item = PoolVersion> {
+        let only = match self.groups {
+            PoolGroups::Auto => None,
+            PoolGroups::Only(version) => Some(version),
+        };
+        PoolVersion::ALL.into_iter().filter(move |version| only.is_none_or(|only| only == *version))
+    }
+}
+
+/// The watches of a cluster's pools, pods and Services.
+pub struct KubeDiscovery {
+    client: Client,
+    config: Arc<KubeDiscoveryConfig>,
+    metrics: KubeMetrics,
+    index: Index,
+    synced: watch::Sender<bool>,
+    ask_again: Duration,
+}
+
+impl KubeDiscovery {
+    /// Discovery through `client`, and the pools as they become: what [`Collector::run`](crate::Collector::run) takes. There are none
+    /// until everything was listed once.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where `config` cannot be worked with.
+    pub fn new(client: Client, config: KubeDiscoveryConfig, registry: &mut Registry) -> Result<(Self, WantedPools), ConfigError> {
+        config.check()?;
+        let config = Arc::new(config);
+        let resources = config.versions().map(resource_name).chain(config.pickers.read.then_some(SERVICES)).chain([PODS]);
+        let metrics = KubeMetrics::register(registry, resources, Instant::now());
+        let (pools, receiver) = watch::channel(Arc::default());
+        let index = Index::new(config.clone(), pools, metrics.clone());
+        let discovery = Self { client, config, metrics, index, synced: watch::Sender::new(false), ask_again: ASK_AGAIN };
+        Ok((discovery, receiver))
+    }
+
+    /// Becomes true once all that is read was listed, and stays so.
+    pub fn synced(&self) -> watch::Receiver<bool> {
+        self.synced.subscribe()
+    }
+
+    /// Asks every `interval` instead of every 30 s for what is not served or may not be read.
+    #[must_use]
+    pub fn ask_again_every(self, interval: Duration) -> Self {
+        Self { ask_again: interval.max(Duration::from_millis(1)), ..self }
+    }
+
+    /// Follows the cluster until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let (sender, mut updates) = mpsc::channel(QUEUE);
+        let mut watches = self.start(&sender);
+        // Nothing is sent by the index itself; the watches never end.
+        drop(sender);
+        let mut gathered = Vec::with_capacity(QUEUE);
+        let mut due: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    due = None;
+                    self.publish();
+                }
+                count = updates.recv_many(&mut gathered, QUEUE), if !watches.is_empty() => {
+                    gathered.drain(..).for_each(|update| self.index.apply(update));
+                    if count > 0 && due.is_none() {
+                        due = Some(Instant::now() + GATHERING);
+                    }
+                }
+                Some(ended) = watches.join_next() => if let Err(failed) = ended {
+                    error!(error = %failed, "a watch has panicked: what it told last stays, restart weir");
+                },
+            }
+        }
+        watches.shutdown().await;
+    }
+
+    fn publish(&mut self) {
+        if !self.index.is_synced() {
+            return;
+        }
+        self.index.publish();
+        if !self.synced.send_replace(true) {
+            self.metrics.synced.set(1);
+            let (pools, pods) = self.index.sizes();
+            info!(pools, pods, "everything was listed once, pools are followed");
+        }
+    }
+
+    fn start(&self, sender: &mpsc::Sender<Update>) -> JoinSet<()> {
+        let mut watches = JoinSet::new();
+        let any = watcher::Config::default().timeout(WATCH_SECONDS);
+        for version in self.config.versions() {
+            let config = match &self.config.scope {
+                Scope::Pool(id) => any.clone().fields(&format!("metadata.name={}", id.name)),
+                Scope::All | Scope::Namespace(_) => any.clone(),
+            };
+            let follower = self.follower::<DynamicObject>(resource_name(version), &version.resource(), config);
+            let wrap = move |change| Update::Pools(version, change);
+            watches.spawn(follower.run(move |object| PoolFacts::of(version, object), wrap, sender.clone()));
+        }
+        if self.config.pickers.read {
+            let follower = self.follower::<Service>(SERVICES, &(), any.clone());
+            watches.spawn(follower.run(ServiceFacts::of, Update::Services, sender.clone()));
+        }
+        watches.spawn(self.follower::<Pod>(PODS, &(), any).run(PodFacts::of, Update::Pods, sender.clone()));
+        watches
+    }
+
+    fn follower<K>(&self, resource: &'static str, kind: &K::DynamicType, config: watcher::Config) -> Follower<K>
+    where
+        K: Resource<Scope = DynamicResourceScope>,
+    {
+        let health = self.metrics.health(resource);
+        let client = observed(self.client.clone(), health.clone());
+        let (api, namespace) = match &self.config.scope {
+            Scope::All => (Api::all_with(client, kind), None),
+            Scope::Namespace(namespace) => (Api::namespaced_with(client, namespace, kind), Some(namespace.clone())),
+            Scope::Pool(id) => (Api::namespaced_with(client, &id.namespace, kind), Some(id.namespace.to_string())),
+        };
+        let group = K::group(kind).into_owned();
+        Follower { api, config, health, metrics: self.metrics.clone(), group, namespace, ask_again: self.ask_again }
+    }
+}
+
+fn resource_name(version: PoolVersion) -> &'static str {
+    match version {
+        PoolVersion::V1 => "inferencepools.inference.networking.k8s.io",
+        PoolVersion::V1Alpha2 => "inferencepools.inference.networking.x-k8s.io",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,24 @@
+//! Kubernetes resources that weir reads, and the client it reads them with.
+//!
+//! What is read is no more than what is needed, so that ten thousand pods cost little. One object that is not as it should be is an
+//! error of that object alone: it names the object, the field and the way out.
+//!
+//! 1. [`ClientOptions`]: from a kubeconfig or from inside a cluster to a client.
+//! 2. [`InferencePool`]: both versions of the resource in one form; [`FieldProblem`]: what is wrong with an object.
+//! 3. [`Pod`], [`Service`]: the few fields of them that count here.
+
+mod client;
+mod field;
+mod meta;
+mod pod;
+mod pool;
+mod service;
+
+pub use client::{ClientError, ClientOptions, USER_AGENT};
+pub use field::FieldProblem;
+pub use pod::{ContainerPort, Pod, PodCondition};
+pub use pool::{InferencePool, PickerReference, PoolVersion};
+pub use service::{Service, ServicePort, TargetPort};
+
+/// Before the names of the annotations that weir reads off a pool, where no other is set.
+pub const ANNOTATION_PREFIX: &str = "weir.internal/";
