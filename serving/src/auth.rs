@@ -1,13 +1,13 @@
 //! Who may call: an ordered list of ways to prove an identity; the first that succeeds names the caller.
 
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::SystemTime};
 
 use axum::{
     extract::{Request, State},
     middleware::Next,
     response::Response,
 };
-use http::{HeaderValue, StatusCode, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header, request::Parts};
 
 use crate::{ConnectionInfo, PeerCertificate, Reload, ServeError, ServingMetrics, status};
 
@@ -15,6 +15,8 @@ use crate::{ConnectionInfo, PeerCertificate, Reload, ServeError, ServingMetrics,
 const AUTHENTICATED: &str = "system:authenticated";
 const ANONYMOUS: &str = "system:anonymous";
 const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// Beginning of the headers `Impersonate-User`, `-Group`, `-Uid` and `-Extra-…`.
+const IMPERSONATION: &str = "impersonate-";
 
 /// Who is calling: an extension of every request that reaches the router, and of its response.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,17 +25,38 @@ pub struct Caller {
     pub name: Arc<str>,
     /// Groups; `system:authenticated` is among them once an identity was proved.
     pub groups: Arc<[String]>,
+    /// What identifies the user over time, where the proof told it.
+    pub uid: Option<Arc<str>>,
+    /// What else the proof told, as Kubernetes' reviews carry it: several values under each key.
+    pub extra: Arc<BTreeMap<String, Vec<String>>>,
 }
 
 impl Caller {
     /// A caller of this name and these groups.
     pub fn new(name: impl Into<Arc<str>>, groups: impl IntoIterator<Item = String>) -> Self {
-        Self { name: name.into(), groups: groups.into_iter().collect() }
+        Self { name: name.into(), groups: groups.into_iter().collect(), uid: None, extra: Arc::default() }
+    }
+
+    /// The same caller with this `uid`.
+    #[must_use]
+    pub fn with_uid(self, uid: Option<impl Into<Arc<str>>>) -> Self {
+        Self { uid: uid.map(Into::into), ..self }
+    }
+
+    /// The same caller with these extra attributes.
+    #[must_use]
+    pub fn with_extra(self, extra: BTreeMap<String, Vec<String>>) -> Self {
+        Self { extra: Arc::new(extra), ..self }
     }
 
     /// Whether the caller belongs to `group`.
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|own| own == group)
+    }
+
+    /// Whether no identity was proved.
+    pub fn is_anonymous(&self) -> bool {
+        &*self.name == ANONYMOUS
     }
 
     fn anonymous() -> Self {
@@ -45,7 +68,7 @@ impl Caller {
             return self;
         }
         let groups = self.groups.iter().cloned().chain([AUTHENTICATED.into()]);
-        Self { groups: groups.collect(), name: self.name }
+        Self { groups: groups.collect(), ..self }
     }
 }
 
@@ -82,6 +105,10 @@ pub trait Authenticator: Send + Sync + 'static {
     fn needs_confidentiality(&self) -> bool {
         false
     }
+
+    /// Takes out the headers in which it reads proofs, whoever was believed: nothing further in can take them for
+    /// true. `Authorization` goes in any case.
+    fn scrub(&self, _headers: &mut HeaderMap) {}
 
     /// Looks again at files it depends on; called every few seconds from a thread that may block.
     fn refresh(&self) -> Option<Reload> {
@@ -161,9 +188,10 @@ impl Authenticator for ClientCertificates {
             None => Verdict::NoOpinion,
             Some(peer) if peer.common_name.is_empty() => Verdict::NoOpinion,
             Some(peer) if peer.not_after <= now => Verdict::Rejected("client certificate expired"),
-            Some(peer) => {
-                Verdict::Accepted(Caller { name: Arc::clone(&peer.common_name), groups: Arc::clone(&peer.organizations) })
-            }
+            Some(peer) => Verdict::Accepted(Caller {
+                groups: Arc::clone(&peer.organizations),
+                ..Caller::new(Arc::clone(&peer.common_name), [])
+            }),
         };
         Box::pin(std::future::ready(verdict))
     }
@@ -178,9 +206,11 @@ pub(crate) struct Gate {
     pub(crate) authentication: Authentication,
     pub(crate) metrics: ServingMetrics,
     pub(crate) component: &'static str,
+    /// Whether a request without any proof goes on as `system:anonymous`, for a review to decide about.
+    pub(crate) anonymous: bool,
 }
 
-/// The layer: 401, or the request with its [`Caller`] and without its `Authorization` header.
+/// The layer: 401, or the request with its [`Caller`] and without the headers that prove it.
 pub(crate) async fn authenticate(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let caller = match &gate.authentication {
@@ -190,6 +220,11 @@ pub(crate) async fn authenticate(State(gate): State<Arc<Gate>>, request: Request
                 gate.metrics.count_authentication(gate.component, "success");
                 caller.authenticated()
             }
+            // Whoever fails to prove an identity is not let in as nobody.
+            Err(false) if gate.anonymous => {
+                gate.metrics.count_authentication(gate.component, "failure");
+                Caller::anonymous()
+            }
             Err(rejected) => {
                 let result = if rejected { "error" } else { "failure" };
                 gate.metrics.count_authentication(gate.component, result);
@@ -197,11 +232,22 @@ pub(crate) async fn authenticate(State(gate): State<Arc<Gate>>, request: Request
             }
         },
     };
-    if let Some(connection) = parts.extensions.get::<ConnectionInfo>() {
-        connection.prove();
+    if let Some(header) = parts.headers.keys().find(|name| name.as_str().starts_with(IMPERSONATION)) {
+        return impersonation_refused(header.as_str());
     }
-    // The secret has done its work: nothing further in can log or forward it.
+    if let Some(connection) = parts.extensions.get::<ConnectionInfo>() {
+        if gate.anonymous && caller.is_anonymous() {
+            // One request, and the connection goes away: see `unauthorized`.
+            connection.close();
+        } else {
+            connection.prove();
+        }
+    }
+    // The proof has done its work: nothing further in can log, forward or believe it.
     parts.headers.remove(header::AUTHORIZATION);
+    for authenticator in gate.authentication.authenticators() {
+        authenticator.scrub(&mut parts.headers);
+    }
     parts.extensions.insert(caller.clone());
     let mut response = next.run(Request::from_parts(parts, body)).await;
     response.extensions_mut().insert(caller);
@@ -222,6 +268,13 @@ async fn first_success(authenticators: &[Arc<dyn Authenticator>], request: &Part
         }
     }
     Err(rejected)
+}
+
+/// 403: acting for someone else is the API server's to allow, and it does so before it forwards a request. To ignore
+/// the header would be to answer as the wrong user.
+fn impersonation_refused(header: &str) -> Response {
+    let message = format!("forbidden: {header} is not served here: send impersonated requests through the Kubernetes API server");
+    status::failure(StatusCode::FORBIDDEN, "Forbidden", &message)
 }
 
 /// 401, and the connection goes away: streams of requests from unknown clients are how HTTP/2 servers are flooded.

@@ -126,7 +126,7 @@ impl Authenticator for BearerTokens {
 }
 
 /// The token of an `Authorization` value; the scheme's case does not matter (RFC 9110 §11.1).
-fn bearer(value: &[u8]) -> Option<&[u8]> {
+pub(crate) fn bearer(value: &[u8]) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer ";
     let (scheme, token) = value.split_at_checked(SCHEME.len())?;
     let token = token.trim_ascii();

@@ -8,13 +8,13 @@ use std::{
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 
-use crate::ServeError;
+use crate::{ServeError, peer_certificate::AuthorityCertificate};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Clocks of client and server may differ by this much.
-const BACKDATE: Duration = Duration::from_secs(3600);
+pub(crate) const BACKDATE: Duration = Duration::from_secs(3600);
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// As the Go API servers' self-signed certificates.
 pub(crate) const SERVER_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -22,11 +22,13 @@ pub(crate) const SERVER_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600
 const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 const MAX_NAMES: usize = 100;
 
-/// A certificate authority whose key never leaves this process. Everything it issued loses its trust with the
-/// process, so clients get [`CertificateAuthority::ca_pem`] anew from each.
+/// A certificate authority. A new one's key never leaves this process: everything it issued loses its trust with the
+/// process, so clients get [`CertificateAuthority::ca_pem`] anew from each. One that outlives processes is
+/// [`crate::SharedAuthority`]'s.
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     ca_pem: String,
+    not_after: SystemTime,
 }
 
 impl fmt::Debug for CertificateAuthority {
@@ -51,15 +53,42 @@ impl CertificateAuthority {
     /// # Errors
     /// [`ServeError::Certificate`] when the cryptography library fails.
     pub fn new(now: SystemTime) -> Result<Self, ServeError> {
+        Self::generate("weir self-made CA", now, AUTHORITY_LIFETIME)
+    }
+
+    /// A new authority of this common name, valid for `lifetime` from `now`.
+    pub(crate) fn generate(name: &str, now: SystemTime, lifetime: Duration) -> Result<Self, ServeError> {
         let key = KeyPair::generate().map_err(|error| failed("key", &error))?;
+        let not_after = now + lifetime;
         let mut params = CertificateParams::default();
-        params.distinguished_name = subject("weir self-made CA", None);
+        params.distinguished_name = subject(name, None);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = (now - BACKDATE).into();
-        params.not_after = (now + AUTHORITY_LIFETIME).into();
+        params.not_after = not_after.into();
         let ca_pem = params.self_signed(&key).map_err(|error| failed("authority", &error))?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), ca_pem })
+        Ok(Self { issuer: Issuer::new(params, key), ca_pem, not_after })
+    }
+
+    /// The authority of this certificate and key, both PEM.
+    ///
+    /// # Errors
+    /// What is wrong with them, in words; never any of the key.
+    pub(crate) fn from_pem(ca_pem: &str, key_pem: &str) -> Result<Self, String> {
+        let der =
+            CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|error| format!("the certificate is not PEM: {error}"))?;
+        let own = AuthorityCertificate::from_der(&der).map_err(|error| format!("the certificate cannot be used: {error}"))?;
+        let key = KeyPair::from_pem(key_pem).map_err(|error| format!("the private key cannot be read: {error}"))?;
+        if key.public_key_raw() != own.public_key {
+            return Err("the private key does not belong to the certificate".into());
+        }
+        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|error| format!("the certificate cannot be used: {error}"))?;
+        Ok(Self { issuer, ca_pem: ca_pem.to_owned(), not_after: own.not_after })
+    }
+
+    /// Its private key, PKCS#8 in PEM.
+    pub(crate) fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
     }
 
     /// The authority's own certificate, PEM: what a client must trust.
@@ -106,7 +135,8 @@ impl CertificateAuthority {
 
     fn issue(&self, mut params: CertificateParams, now: SystemTime, lifetime: Duration) -> Result<Issued, ServeError> {
         let key = KeyPair::generate().map_err(|error| failed("key", &error))?;
-        let not_after = now + lifetime;
+        // Nothing is trusted for longer than who issued it.
+        let not_after = (now + lifetime).min(self.not_after);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;

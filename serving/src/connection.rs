@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::{
-    PeerCertificate, ServeError,
+    ServeError,
     activity::{Activity, Ended, TrackedBody, Watched},
+    client_verification::Peer,
     newcomers::Standing,
 };
 
@@ -146,7 +147,7 @@ pub(crate) struct Conversation<'a> {
     pub(crate) limits: &'a ConnectionLimits,
     pub(crate) router: Router,
     pub(crate) info: ConnectionInfo,
-    pub(crate) certificate: Option<PeerCertificate>,
+    pub(crate) peer: Peer,
     pub(crate) activity: Arc<Activity>,
     /// How old it may get.
     pub(crate) age: Duration,
@@ -217,8 +218,11 @@ impl Conversation<'_> {
         let extensions = request.extensions_mut();
         extensions.insert(ConnectInfo(self.info.peer()));
         extensions.insert(self.info.clone());
-        if let Some(certificate) = &self.certificate {
+        if let Some(certificate) = &self.peer.certificate {
             extensions.insert(certificate.clone());
+        }
+        if let Some(chain) = &self.peer.chain {
+            extensions.insert(chain.clone());
         }
         let answer = self.router.clone().call(request);
         async move {

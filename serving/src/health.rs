@@ -19,6 +19,8 @@ use crate::status::plain;
 
 const PING: &str = "ping";
 const SHUTDOWN: &str = "shutdown";
+/// Bytes of a reason.
+const LONGEST_REASON: usize = 1024;
 /// Of the names in `?exclude=` that fit no check, this many are named in the answer.
 const MAX_UNKNOWN_NAMED: usize = 8;
 
@@ -33,9 +35,17 @@ pub struct Health {
 
 #[derive(Default)]
 struct Conditions {
-    /// Name of each condition ever blocked, and how many blockers hold it now.
-    conditions: BTreeMap<&'static str, usize>,
+    /// Each condition ever blocked, by name.
+    conditions: BTreeMap<&'static str, Condition>,
     shutting_down: bool,
+}
+
+#[derive(Default)]
+struct Condition {
+    /// How many blockers hold it now.
+    blockers: usize,
+    /// Why, in words that everyone may read.
+    reason: Option<String>,
 }
 
 impl fmt::Debug for Health {
@@ -61,14 +71,30 @@ impl fmt::Debug for Blocker {
 impl Drop for Blocker {
     fn drop(&mut self) {
         let met = match self.health.lock().conditions.get_mut(self.name) {
-            Some(blockers) => {
-                *blockers = blockers.saturating_sub(1);
-                *blockers == 0
+            Some(condition) => {
+                condition.blockers = condition.blockers.saturating_sub(1);
+                let met = condition.blockers == 0;
+                if met {
+                    condition.reason = None;
+                }
+                met
             }
             None => false,
         };
         if met {
             tracing::info!(condition = self.name, still_waiting_for = ?self.health.not_ready(), "readiness condition met");
+        }
+    }
+}
+
+impl Blocker {
+    /// Why it still blocks, told to whoever asks `/readyz`: name objects and ways out, nothing secret. The last reason
+    /// of a condition stands.
+    pub fn because(&self, reason: impl Into<String>) {
+        let mut reason: String = reason.into().chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+        reason.truncate(reason.floor_char_boundary(LONGEST_REASON));
+        if let Some(condition) = self.health.lock().conditions.get_mut(self.name) {
+            condition.reason = Some(reason);
         }
     }
 }
@@ -82,7 +108,7 @@ impl Health {
     /// Not ready until the returned guard is dropped. `name` shows as a check of `/readyz` from now on
     /// (`informer-sync` is Kubernetes' name for synced caches).
     pub fn block(&self, name: &'static str) -> Blocker {
-        *self.lock().conditions.entry(name).or_default() += 1;
+        self.lock().conditions.entry(name).or_default().blockers += 1;
         Blocker { health: self.clone(), name }
     }
 
@@ -115,11 +141,15 @@ impl Health {
     }
 
     fn checks(&self, endpoint: Endpoint) -> Vec<Check> {
-        let mut checks = vec![Check { name: PING, passed: true }];
+        let mut checks = vec![Check { name: PING, passed: true, reason: None }];
         if endpoint == Endpoint::Ready {
             let state = self.lock();
-            checks.extend(state.conditions.iter().map(|(name, blockers)| Check { name, passed: *blockers == 0 }));
-            checks.push(Check { name: SHUTDOWN, passed: !state.shutting_down });
+            checks.extend(state.conditions.iter().map(|(name, condition)| Check {
+                name,
+                passed: condition.blockers == 0,
+                reason: condition.reason.clone(),
+            }));
+            checks.push(Check { name: SHUTDOWN, passed: !state.shutting_down, reason: None });
         }
         checks
     }
@@ -149,6 +179,7 @@ impl Endpoint {
 struct Check {
     name: &'static str,
     passed: bool,
+    reason: Option<String>,
 }
 
 fn answer_all(endpoint: Endpoint, checks: Vec<Check>, query: &str) -> Response {
@@ -164,8 +195,8 @@ fn answer_all(endpoint: Endpoint, checks: Vec<Check>, query: &str) -> Response {
             format!("[+]{name} ok\n")
         } else {
             passed = false;
-            // Anyone may ask: the cause is in the log.
-            format!("[-]{name} failed: reason withheld\n")
+            // Anyone may ask: what was not written for everyone is in the log.
+            format!("[-]{name} failed: {}\n", check.reason.as_deref().unwrap_or("reason withheld"))
         };
     }
     if !unknown.is_empty() {
@@ -272,8 +303,12 @@ mod tests {
         drop(two);
         assert!(health.not_ready().is_empty());
         let again = health.block("cache");
+        again.because("Secret a/b\nis not there");
+        let lines: Vec<_> = health.checks(Endpoint::Ready).into_iter().filter_map(|check| check.reason).collect();
+        assert_eq!(lines, ["Secret a/b is not there"]);
         assert_eq!(health.not_ready(), ["cache"]);
         drop(again);
+        assert!(health.checks(Endpoint::Ready).iter().all(|check| check.reason.is_none()));
     }
 
     proptest! {

@@ -23,26 +23,31 @@
 //! ```
 //!
 //! A request passes, from the outside in: connection limits (`listener`, `connection`), common headers and audit
-//! id, counting and logging (`observe`), panic guard, deadline, authentication (`auth`), in-flight and body limits
-//! (`limits`), the room's router. Health paths are routed before authentication and limits, so that a busy server
+//! id, counting and logging (`observe`), panic guard, deadline, authentication (`auth`), in-flight limit (`limits`),
+//! authorisation (`authorization`), body limit, the room's router. In a cluster, the API server is asked who callers are and
+//! what they may do (`kubernetes`). Health paths are routed before authentication and limits, so that a busy server
 //! is not taken for a dead one.
 
 mod error;
 mod server;
 
 mod certificate_authority;
+mod client_verification;
 mod files;
 mod peer_certificate;
 mod tls;
 
 mod auth;
+mod authorization;
 mod bearer_tokens;
+mod kubernetes;
 
 mod health;
 mod limits;
 mod observe;
 pub mod process_metrics;
 mod request_metrics;
+mod review_metrics;
 mod status;
 
 mod activity;
@@ -51,17 +56,26 @@ mod listener;
 mod newcomers;
 mod shutdown;
 
+/// As whom weir writes to the cluster: its name among an object's managers of fields.
+pub const FIELD_MANAGER: &str = "weir";
+
 #[cfg(test)]
 mod tests;
 
 pub use auth::{Authentication, Authenticator, Caller, ClientCertificates, Decision, Verdict};
+pub use authorization::{Authorization, DescribeRequest, RequestReviews};
 pub use bearer_tokens::BearerTokens;
 pub use certificate_authority::{CertificateAuthority, Issued};
 pub use connection::{ConnectionInfo, ConnectionLimits};
 pub use error::ServeError;
 pub use files::Reload;
 pub use health::{Blocker, Health};
-pub use limits::{AuditId, RequestLimits};
+pub use kubernetes::{
+    AccessDecision, AccessReviewSettings, AccessReviews, Attributes, ClusterCertificates, ClusterTrust, Complaint, FrontProxy,
+    LookFailure, ObjectWatch, ResourceAttributes, ReviewError, Seen, SharedAuthority, SharedAuthoritySettings, TokenReviewSettings,
+    TokenReviews, service_names,
+};
+pub use limits::{AuditId, RequestDeadline, RequestLimits};
 pub use listener::{Drain, DrainReport};
 pub use peer_certificate::PeerCertificate;
 pub use request_metrics::{RequestLabels, ServingMetrics};

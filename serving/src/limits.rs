@@ -18,14 +18,14 @@ use axum::{
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use hyper::body::Body as _;
 use rand::{Rng, rngs::StdRng};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{Caller, ServeError, ServingMetrics, status};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const MAX_AUDIT_ID: usize = 64;
 /// Kubernetes' superusers: the API server's own checks must not be shed, or the whole API counts as down.
-const MASTERS: &str = "system:masters";
+pub(crate) const MASTERS: &str = "system:masters";
 
 /// Bounds on requests. The defaults are those of Kubernetes' API server library.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,8 +147,21 @@ pub(crate) async fn guard_against_panics(State(guard): State<Arc<PanicGuard>>, r
     }
 }
 
+/// When the answer's head must be there: a request extension. What asks others on behalf of the request gives up
+/// before, so that the caller is told why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestDeadline(pub Instant);
+
+impl RequestDeadline {
+    /// The last moment to wait for somebody else: nine tenths of the time left at `now`.
+    pub fn to_wait(self, now: Instant) -> Instant {
+        now + self.0.saturating_duration_since(now) * 9 / 10
+    }
+}
+
 /// Layer: 504 when the answer's head is not there in time.
-pub(crate) async fn deadline(State(deadline): State<Duration>, request: Request, next: Next) -> Response {
+pub(crate) async fn deadline(State(deadline): State<Duration>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(RequestDeadline(Instant::now() + deadline));
     match tokio::time::timeout(deadline, next.run(request)).await {
         Ok(response) => response,
         Err(_elapsed) => {

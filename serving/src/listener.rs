@@ -1,6 +1,11 @@
 //! Accepts connections within limits, and lets them finish when the server drains.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::Router;
 use hyper_util::{rt::TokioExecutor, server::conn::auto};
@@ -9,12 +14,13 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::{Instant, sleep_until, timeout, timeout_at},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    PeerCertificate, ServingMetrics,
+    ServingMetrics,
     activity::{Activity, Ended},
+    client_verification::Peer,
     connection::{ConnectionInfo, ConnectionLimits, Conversation},
     limits::{SharedRandom, draw},
     newcomers::{Newcomers, Standing},
@@ -254,14 +260,15 @@ async fn converse(
         limits: &shared.limits,
         router: shared.router.clone(),
         info: ConnectionInfo::new(peer, local, closing.clone(), Arc::clone(standing)),
-        certificate: None,
+        peer: Peer::default(),
         activity,
         age: age_between(shared.limits.age, draw(&shared.random)),
     };
     let Some(tls) = &shared.tls else {
         return conversation.hold(stream).await;
     };
-    let handshake = timeout(shared.limits.handshake, TlsAcceptor::from(tls.current()).accept(stream));
+    let tls = tls.current();
+    let handshake = timeout(shared.limits.handshake, TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream));
     let failure = tokio::select! {
         () = closing.cancelled() => return Ended::Asked,
         outcome = handshake => match outcome {
@@ -270,13 +277,11 @@ async fn converse(
                 tracing::debug!(%peer, %error, "TLS handshake failed");
                 handshake_failure(&error)
             }
-            Ok(Ok(stream)) => match peer_certificate(&stream) {
-                Ok(certificate) => {
-                    let conversation = Conversation {
-                        certificate,
-                        ..conversation
-                    };
-                    return conversation.hold(stream).await;
+            Ok(Ok(stream)) => match tls.peer(stream.get_ref().1.peer_certificates(), SystemTime::now()) {
+                Ok(peer) => {
+                    // Held for minutes: not the configuration of its beginning.
+                    drop(tls);
+                    return Conversation { peer, ..conversation }.hold(stream).await;
                 }
                 Err(error) => {
                     tracing::debug!(%peer, error, "client certificate cannot be read");
@@ -287,14 +292,6 @@ async fn converse(
     };
     shared.metrics.handshake_failed(shared.component, failure);
     Ended::Handshake
-}
-
-fn peer_certificate(stream: &TlsStream<TcpStream>) -> Result<Option<PeerCertificate>, String> {
-    let (_, session) = stream.get_ref();
-    match session.peer_certificates().and_then(<[_]>::first) {
-        None => Ok(None),
-        Some(leaf) => PeerCertificate::from_der(leaf).map(Some).map_err(|error| error.to_string()),
-    }
 }
 
 /// Why a handshake failed, as a label.

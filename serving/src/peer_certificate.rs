@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Upper bound on the organisations taken from one certificate: each becomes a group.
@@ -67,6 +68,35 @@ impl OwnCertificate {
     }
 }
 
+/// What matters of an authority's certificate.
+pub(crate) struct AuthorityCertificate {
+    pub(crate) not_before: SystemTime,
+    pub(crate) not_after: SystemTime,
+    /// The subject's key, as in the certificate.
+    pub(crate) public_key: Vec<u8>,
+}
+
+impl AuthorityCertificate {
+    /// Refuses a certificate that is no authority's.
+    pub(crate) fn from_der(der: &[u8]) -> Result<Self, UnreadableCertificate> {
+        let certificate = parse(der)?;
+        if !certificate.is_ca() {
+            return Err(UnreadableCertificate("it is no certificate of an authority".into()));
+        }
+        Ok(Self {
+            not_before: time_of(certificate.validity().not_before.timestamp()),
+            not_after: end_of_validity(&certificate),
+            public_key: certificate.public_key().subject_public_key.data.to_vec(),
+        })
+    }
+}
+
+/// When the last certificate of a PEM bundle ends; none when it holds no certificate.
+pub(crate) fn end_of_bundle(pem: &str) -> Option<SystemTime> {
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok);
+    certificates.filter_map(|der| parse(&der).ok().map(|certificate| end_of_validity(&certificate))).max()
+}
+
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, UnreadableCertificate> {
     match X509Certificate::from_der(der) {
         Ok((_, certificate)) => Ok(certificate),
@@ -75,7 +105,10 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, UnreadableCertificate> {
 }
 
 fn end_of_validity(certificate: &X509Certificate<'_>) -> SystemTime {
-    let seconds = certificate.validity().not_after.timestamp();
+    time_of(certificate.validity().not_after.timestamp())
+}
+
+fn time_of(seconds: i64) -> SystemTime {
     // Before 1970 is as expired as 1970.
     let seconds = u64::try_from(seconds).unwrap_or(0);
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
@@ -84,7 +117,6 @@ fn end_of_validity(certificate: &X509Certificate<'_>) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rustls_pki_types::{CertificateDer, pem::PemObject};
 
     use super::*;
     use crate::CertificateAuthority;

@@ -14,6 +14,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::review_metrics::ReviewMetrics;
+
 /// Upstream's bounds, with two finer ones below for answers from memory. Seconds.
 const DURATION_BOUNDS: [f64; 25] = [
     0.001, 0.0025, 0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0,
@@ -83,6 +85,11 @@ struct ReloadLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AuthorityLabels {
+    authority: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ComponentLabels {
     component: &'static str,
 }
@@ -102,7 +109,9 @@ pub struct ServingMetrics {
     handshake_failures: Family<ReasonLabels, Counter>,
     accept_errors: Family<ComponentLabels, Counter>,
     certificate_expiry: Family<ComponentLabels, Gauge<f64, AtomicU64>>,
+    authority_expiry: Family<AuthorityLabels, Gauge<f64, AtomicU64>>,
     reloads: Family<ReloadLabels, Counter>,
+    reviews: ReviewMetrics,
 }
 
 impl Default for ServingMetrics {
@@ -120,7 +129,9 @@ impl Default for ServingMetrics {
             handshake_failures: Family::default(),
             accept_errors: Family::default(),
             certificate_expiry: Family::default(),
+            authority_expiry: Family::default(),
             reloads: Family::default(),
+            reviews: ReviewMetrics::default(),
         }
     }
 }
@@ -185,8 +196,14 @@ impl ServingMetrics {
             metrics.certificate_expiry.clone(),
         );
         registry.register(
+            "weir_serving_authority_expiration_timestamp_seconds",
+            "Unix time at which the last certificate of an authority ends: client_ca, front_proxy_ca, serving_ca",
+            metrics.authority_expiry.clone(),
+        );
+        metrics.reviews.register(registry);
+        registry.register(
             "weir_serving_reloads",
-            "New contents of watched files, by subject and result: loaded, or refused and the old kept",
+            "New contents of watched files and objects, by subject and result: loaded, or refused and the old kept",
             metrics.reloads.clone(),
         );
         metrics
@@ -259,6 +276,15 @@ impl ServingMetrics {
     pub(crate) fn certificate_ends(&self, component: &'static str, not_after: SystemTime) {
         let seconds = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.certificate_expiry.get_or_create(&ComponentLabels { component }).set(seconds.as_secs_f64());
+    }
+
+    pub(crate) fn authority_ends(&self, authority: &'static str, end: SystemTime) {
+        let seconds = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.authority_expiry.get_or_create(&AuthorityLabels { authority }).set(seconds.as_secs_f64());
+    }
+
+    pub(crate) fn reviews(&self) -> ReviewMetrics {
+        self.reviews.clone()
     }
 
     pub(crate) fn reloaded(&self, component: &'static str, subject: &'static str, result: &'static str) {

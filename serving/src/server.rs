@@ -13,8 +13,10 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Authentication, ConnectionLimits, Drain, DrainReport, Health, Reload, RequestLimits, ServeError, ServingMetrics, Tls,
+    Authentication, Authorization, ConnectionLimits, Drain, DrainReport, Health, Reload, RequestLimits, ServeError, ServingMetrics,
+    Tls,
     auth::{self, Gate},
+    authorization,
     limits::{self, InFlight, PanicGuard, SharedRandom},
     listener::{self, Shared},
     observe::{self, Observer},
@@ -53,6 +55,7 @@ pub struct ServerBuilder {
     listen: SocketAddr,
     tls: Option<Tls>,
     authentication: Authentication,
+    authorization: Authorization,
     metrics: ServingMetrics,
     health: Health,
     request_limits: RequestLimits,
@@ -82,6 +85,11 @@ impl ServerBuilder {
     /// Who may call; by default everyone on this machine and a refusal to listen elsewhere.
     pub fn authentication(self, authentication: Authentication) -> Self {
         Self { authentication, ..self }
+    }
+
+    /// What those who may call may do; everything by default.
+    pub fn authorization(self, authorization: Authorization) -> Self {
+        Self { authorization, ..self }
     }
 
     /// Where to count.
@@ -131,6 +139,7 @@ impl ServerBuilder {
         if self.reload_every.is_zero() {
             return Err(ServeError::Setting { setting: "reload interval", problem: "must be longer than 0".into() });
         }
+        self.authorization.check()?;
         let asks = self.tls.as_ref().is_some_and(Tls::asks_for_client_certificates);
         self.authentication.check(self.listen, self.tls.is_some(), asks)?;
         let ca_pem = self.tls.as_ref().and_then(Tls::ca_pem).map(String::from);
@@ -149,6 +158,7 @@ impl ServerBuilder {
         let router = Layers { component, metrics: &self.metrics, random: &random, limits: &self.request_limits }.around(
             self.router,
             &self.authentication,
+            self.authorization,
             &self.health,
         );
         Ok(Server {
@@ -183,14 +193,20 @@ struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    fn around(self, router: Router, authentication: &Authentication, health: &Health) -> Router {
-        let gate = Gate { authentication: authentication.clone(), metrics: self.metrics.clone(), component: self.component };
+    fn around(self, router: Router, authentication: &Authentication, authorization: Authorization, health: &Health) -> Router {
+        let gate = Gate {
+            authentication: authentication.clone(),
+            metrics: self.metrics.clone(),
+            component: self.component,
+            anonymous: authorization.judges_anonymous(),
+        };
         let in_flight =
             InFlight { permits: Semaphore::new(self.limits.in_flight), metrics: self.metrics.clone(), component: self.component };
         // The last layer added is the first a request meets.
         let guarded = router
             .layer(DefaultBodyLimit::disable())
             .layer(from_fn_with_state(self.limits.body_bytes, limits::body_limit))
+            .layer(from_fn_with_state(authorization, authorization::authorize))
             .layer(from_fn_with_state(Arc::new(in_flight), limits::in_flight))
             .layer(from_fn_with_state(Arc::new(gate), auth::authenticate))
             .layer(from_fn_with_state(self.limits.deadline, limits::deadline));
@@ -217,6 +233,7 @@ impl Server {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: None,
             authentication: Authentication::default(),
+            authorization: Authorization::default(),
             metrics: ServingMetrics::default(),
             health: Health::new(),
             request_limits: RequestLimits::default(),
@@ -272,8 +289,12 @@ impl Server {
 /// Looks at certificate and token files for ever.
 async fn watch_files(shared: Arc<Shared>, authentication: Authentication, every: Duration) -> Infallible {
     let component = shared.component;
+    let mut changes = shared.tls.as_ref().map(|tls| tls.changes()).unwrap_or_default();
     loop {
-        tokio::time::sleep(every).await;
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = changes.next() => {}
+        }
         let tls = shared.tls.clone();
         let authenticators = authentication.authenticators().to_vec();
         let looked = tokio::task::spawn_blocking(move || {

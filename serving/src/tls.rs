@@ -14,9 +14,11 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::sync::watch;
 
 use crate::{
-    CertificateAuthority, Reload, ServeError,
+    CertificateAuthority, ClusterTrust, Reload, ServeError, SharedAuthority,
+    client_verification::{Changes, Current, KeyHolder},
     files::{Change, FileRole, WatchedFiles},
     peer_certificate::OwnCertificate,
 };
@@ -38,11 +40,13 @@ pub fn install_crypto_provider() {
 pub struct Tls {
     source: Source,
     client_ca: Option<PathBuf>,
+    cluster: Option<ClusterTrust>,
 }
 
 #[derive(Clone, Debug)]
 enum Source {
     SelfMade { authority: Arc<CertificateAuthority>, names: Vec<String> },
+    Shared { authority: Arc<SharedAuthority>, names: Vec<String> },
     Files { certificate: PathBuf, key: PathBuf },
 }
 
@@ -50,13 +54,32 @@ impl Tls {
     /// A certificate made in memory for `localhost`, the loopback addresses and `names`, renewed well before it
     /// ends. Several servers can share the authority; clients trust [`CertificateAuthority::ca_pem`].
     pub fn self_made(authority: Arc<CertificateAuthority>, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self { source: Source::SelfMade { authority, names: names.into_iter().map(Into::into).collect() }, client_ca: None }
+        Self::from(Source::SelfMade { authority, names: names.into_iter().map(Into::into).collect() })
     }
 
     /// A PEM chain (leaf first) and the PEM key of its leaf. Read when the server binds, and again whenever their
     /// content changes; a bad new pair leaves the old one in use.
     pub fn files(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        Self { source: Source::Files { certificate: certificate.into(), key: key.into() }, client_ca: None }
+        Self::from(Source::Files { certificate: certificate.into(), key: key.into() })
+    }
+
+    /// A certificate for `names` (see [`crate::service_names`]) from the authority that all replicas share, made anew
+    /// whenever another authority issues. Its key never leaves this process.
+    pub fn shared(authority: Arc<SharedAuthority>, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self::from(Source::Shared { authority, names: names.into_iter().map(Into::into).collect() })
+    }
+
+    fn from(source: Source) -> Self {
+        Self { source, client_ca: None, cluster: None }
+    }
+
+    /// Ask clients for a certificate that the cluster trusts. A client may come without; what a certificate is worth is
+    /// judged with every request ([`crate::FrontProxy`], [`crate::ClusterCertificates`]), so none is turned away in the
+    /// handshake, not even for the file of [`Tls::client_ca`].
+    #[must_use]
+    pub fn cluster(mut self, trust: ClusterTrust) -> Self {
+        self.cluster = Some(trust);
+        self
     }
 
     /// Ask clients for a certificate issued by one of the authorities in this PEM file. A client may come without;
@@ -68,14 +91,14 @@ impl Tls {
     }
 
     pub(crate) fn asks_for_client_certificates(&self) -> bool {
-        self.client_ca.is_some()
+        self.client_ca.is_some() || self.cluster.is_some()
     }
 
     /// The self-made authority's certificate.
     pub(crate) fn ca_pem(&self) -> Option<&str> {
         match &self.source {
             Source::SelfMade { authority, .. } => Some(authority.ca_pem()),
-            Source::Files { .. } => None,
+            Source::Shared { .. } | Source::Files { .. } => None,
         }
     }
 }
@@ -84,7 +107,7 @@ impl Tls {
 /// so that sessions cached under an old client CA cannot be resumed under a new one.
 #[derive(Debug)]
 pub(crate) struct LiveTls {
-    current: ArcSwap<ServerConfig>,
+    current: ArcSwap<Current>,
     parts: Mutex<Parts>,
 }
 
@@ -96,11 +119,13 @@ struct Parts {
     not_after: SystemTime,
     client_ca: Option<WatchedFiles>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
+    cluster: Option<(ClusterTrust, watch::Receiver<u64>)>,
 }
 
 #[derive(Debug)]
 enum OwnPair {
     SelfMade { authority: Arc<CertificateAuthority>, names: Vec<String>, renew_at: SystemTime },
+    Shared { authority: Arc<SharedAuthority>, names: Vec<String>, renew_at: SystemTime, generation: watch::Receiver<u64> },
     Files(WatchedFiles),
 }
 
@@ -115,6 +140,18 @@ impl LiveTls {
                     authority: Arc::clone(authority),
                     names: names.clone(),
                     renew_at: renewal_time(now, loaded.not_after),
+                };
+                (pair, loaded)
+            }
+            Source::Shared { authority, names } => {
+                let mut generation = authority.generation();
+                generation.mark_unchanged();
+                let loaded = self_made_pair(&authority.issuing(), names, now, &provider)?;
+                let pair = OwnPair::Shared {
+                    authority: Arc::clone(authority),
+                    names: names.clone(),
+                    renew_at: renewal_time(now, loaded.not_after),
+                    generation,
                 };
                 (pair, loaded)
             }
@@ -134,13 +171,27 @@ impl LiveTls {
                 (Some(files), Some(verifier))
             }
         };
-        let parts = Parts { provider, certificate, key: loaded.key, not_after: loaded.not_after, client_ca, verifier };
-        Ok(Self { current: ArcSwap::new(parts.server_config()?), parts: Mutex::new(parts) })
+        let cluster = tls.cluster.clone().map(|trust| {
+            let generation = trust.generation();
+            (trust, generation)
+        });
+        let parts = Parts { provider, certificate, key: loaded.key, not_after: loaded.not_after, client_ca, verifier, cluster };
+        Ok(Self { current: ArcSwap::new(parts.current()?), parts: Mutex::new(parts) })
     }
 
     /// What the next connection is accepted with.
-    pub(crate) fn current(&self) -> Arc<ServerConfig> {
+    pub(crate) fn current(&self) -> Arc<Current> {
         self.current.load_full()
+    }
+
+    /// Tells of changes that [`LiveTls::reload`] picks up and that need not wait for the next look at files.
+    pub(crate) fn changes(&self) -> Changes {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let authority = match &parts.certificate {
+            OwnPair::Shared { generation, .. } => Some(generation.clone()),
+            OwnPair::SelfMade { .. } | OwnPair::Files(_) => None,
+        };
+        Changes { authority, trust: parts.cluster.as_ref().map(|(_, generation)| generation.clone()) }
     }
 
     /// The first moment the certificate in use is no longer valid.
@@ -153,8 +204,15 @@ impl LiveTls {
     pub(crate) fn reload(&self, now: SystemTime) -> Vec<Reload> {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         let outcomes: Vec<Reload> = [parts.reload_certificate(now), parts.reload_client_ca()].into_iter().flatten().collect();
-        if outcomes.iter().any(|outcome| matches!(outcome, Reload::Loaded { .. })) {
-            match parts.server_config() {
+        let trust_changed = match &mut parts.cluster {
+            Some((_, generation)) if generation.has_changed().unwrap_or(false) => {
+                generation.mark_unchanged();
+                true
+            }
+            _ => false,
+        };
+        if trust_changed || outcomes.iter().any(|outcome| matches!(outcome, Reload::Loaded { .. })) {
+            match parts.current() {
                 Ok(config) => self.current.store(config),
                 Err(error) => {
                     return vec![Reload::Refused { subject: "certificate", error }];
@@ -166,11 +224,24 @@ impl LiveTls {
 }
 
 impl Parts {
+    fn current(&self) -> Result<Arc<Current>, ServeError> {
+        let file_verifier = self.verifier.clone();
+        Ok(Arc::new(Current { config: self.server_config()?, file_verifier, cluster: self.cluster.is_some() }))
+    }
+
     fn server_config(&self) -> Result<Arc<ServerConfig>, ServeError> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| ServeError::Certificate { problem: format!("TLS configuration: {error}") })?;
-        let builder = match &self.verifier {
+        let verifier = match &self.cluster {
+            None => self.verifier.clone(),
+            Some((trust, _)) => {
+                let mut hints = trust.hints();
+                hints.extend(self.verifier.iter().flat_map(|verifier| verifier.root_hint_subjects().iter().cloned()));
+                Some(Arc::new(KeyHolder { hints, provider: Arc::clone(&self.provider) }) as Arc<dyn ClientCertVerifier>)
+            }
+        };
+        let builder = match &verifier {
             Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
             None => builder.with_no_client_auth(),
         };
@@ -192,6 +263,18 @@ impl Parts {
                     Ok(loaded) => renewal_time(now, loaded.not_after),
                     // Two thirds of a year are left to try again.
                     Err(_) => now + Duration::from_secs(3600),
+                };
+                made
+            }
+            OwnPair::Shared { authority, names, renew_at, generation } => {
+                if now < *renew_at && !generation.has_changed().unwrap_or(false) {
+                    return None;
+                }
+                generation.mark_unchanged();
+                let made = self_made_pair(&authority.issuing(), names, now, &self.provider);
+                *renew_at = match &made {
+                    Ok(loaded) => renewal_time(now, loaded.not_after),
+                    Err(_) => now + Duration::from_secs(60),
                 };
                 made
             }
