@@ -1,11 +1,20 @@
-//! Who may read the metrics of another namespace than the request's own.
+//! Who may read what: what a request means to Kubernetes' access reviews (`attributes`), and who may read the metrics of
+//! another namespace than the request's own.
+
+mod attributes;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use weir_serving::Caller;
+use tokio::time::Instant;
+use weir_serving::{AccessReviews, Attributes, Caller, ResourceAttributes};
+
+use crate::EXTERNAL;
+
+pub use attributes::request_attributes;
 
 /// An answer that may have to be waited for.
 pub type Permission<'a> = Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
@@ -24,6 +33,37 @@ struct Everyone;
 impl Authorizer for Everyone {
     fn may_read<'a>(&'a self, _: &'a Caller, _: &'a str, _: &'a str) -> Permission<'a> {
         Box::pin(std::future::ready(true))
+    }
+}
+
+/// Lets those whom Kubernetes allows to list the metric in the other namespace, as it would if they asked there.
+#[derive(Debug)]
+pub struct ReviewedNamespaces {
+    reviews: Arc<AccessReviews>,
+    timeout: Duration,
+}
+
+impl ReviewedNamespaces {
+    /// Asks `reviews`; an answer that takes longer than `timeout` is a no. Keep it below the server's deadline.
+    pub fn new(reviews: Arc<AccessReviews>, timeout: Duration) -> Self {
+        Self { reviews, timeout }
+    }
+}
+
+impl Authorizer for ReviewedNamespaces {
+    fn may_read<'a>(&'a self, caller: &'a Caller, namespace: &'a str, metric: &'a str) -> Permission<'a> {
+        let attributes = Attributes::Resource(ResourceAttributes {
+            verb: "list".into(),
+            group: EXTERNAL.group.into(),
+            version: EXTERNAL.version.into(),
+            resource: metric.into(),
+            namespace: namespace.into(),
+            ..ResourceAttributes::default()
+        });
+        Box::pin(async move {
+            let decision = self.reviews.review(caller, &attributes, Some(Instant::now() + self.timeout)).await;
+            decision.is_ok_and(|decision| decision.allowed)
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
 use crate::authorize::SharedAuthorizer;
-use crate::groups::Groups;
+use crate::groups::{GroupVersion, Groups};
 
 /// How the adapter answers. The default serves both groups and asks for nothing: each namespace its own pools, any cluster
 /// constant.
@@ -44,6 +44,11 @@ impl Default for AdapterConfig {
 }
 
 impl AdapterConfig {
+    /// The versions that are served, each group's preferred one first.
+    pub fn versions(&self) -> Vec<GroupVersion> {
+        self.groups().served().flat_map(|group| group.versions.iter().map(|version| **version)).collect()
+    }
+
     pub(crate) fn groups(&self) -> Groups {
         Groups { external: self.external, custom: self.custom }
     }

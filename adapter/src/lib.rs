@@ -12,6 +12,9 @@
 //!    never a partial sum.
 //! 6. `wire`, [`quantity`], `table`, `protobuf`, `yaml`: the bytes; `error`: every failure as `metav1.Status`.
 //!
+//! In a cluster, `authorize` also says what a request means to Kubernetes' access reviews, and [`registration`] keeps the API
+//! server's APIServices pointing here.
+//!
 //! `discovery`, `openapi` and `openapi_protobuf` are documents written at the start (`document`). `config` is what the adapter is told at the start,
 //! `metrics` what it tells of itself.
 
@@ -46,11 +49,12 @@ mod openapi;
 mod openapi_protobuf;
 
 mod metrics;
+pub mod registration;
 
 #[cfg(test)]
 mod tests;
 
-pub use authorize::{Authorizer, Permission, SharedAuthorizer};
+pub use authorize::{Authorizer, Permission, ReviewedNamespaces, SharedAuthorizer, request_attributes};
 pub use config::{AdapterConfig, Clock, ResourceLabels};
 pub use groups::{CUSTOM_V1BETA1, CUSTOM_V1BETA2, EXTERNAL, GroupVersion};
 pub use pods::{POD_FAMILIES, PodFamily};
