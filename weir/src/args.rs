@@ -89,17 +89,55 @@ fn parse_engine(name: &str) -> Result<EngineChoice, String> {
     }
 }
 
+/// Where pools come from, and how their servers are read.
 #[derive(Debug, Args)]
 pub(crate) struct PoolsArguments {
-    /// The pools and their endpoints; read again when it changes
-    #[arg(long, env = "WEIR_POOLS", value_name = "FILE")]
-    pub(crate) pools: PathBuf,
+    /// The pools and their endpoints from a file, read again when it changes
+    #[arg(long, env = "WEIR_POOLS", value_name = "FILE", conflicts_with_all = ["namespace", "all_namespaces"])]
+    pub(crate) pools: Option<PathBuf>,
+    /// The InferencePools of one namespace, and their pods
+    #[arg(long, env = "WEIR_NAMESPACE", value_name = "NAMESPACE", conflicts_with = "all_namespaces")]
+    pub(crate) namespace: Option<String>,
+    /// The InferencePools of all namespaces, and their pods
+    #[arg(long, env = "WEIR_ALL_NAMESPACES")]
+    pub(crate) all_namespaces: bool,
+    /// The API group of InferencePools: auto (both, the newer one first), or one version
+    #[arg(long, env = "WEIR_POOL_GROUP", default_value = "auto", value_name = "GROUP")]
+    pub(crate) pool_group: PoolGroup,
+    /// Path of the pods' metrics pages
+    #[arg(long, env = "WEIR_METRICS_PATH", default_value = "/metrics", value_name = "PATH")]
+    pub(crate) metrics_path: String,
+    /// Port of the pods' metrics pages, where it is not the pool's target port
+    #[arg(long, env = "WEIR_METRICS_PORT", value_name = "PORT")]
+    pub(crate) metrics_port: Option<u16>,
+    /// A kubeconfig, for use outside of a cluster
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Which context of the kubeconfig
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
     /// How often each endpoint's page is read, at most 1.6s: no value may be older than 5s
     #[arg(long, env = "WEIR_SCRAPE_INTERVAL", default_value = "1s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub(crate) scrape_interval: Duration,
     /// How long one page may take
     #[arg(long, env = "WEIR_SCRAPE_TIMEOUT", default_value = "1s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub(crate) scrape_timeout: Duration,
+    /// How long to go on answering after SIGTERM while endpoints of the Service are still being told; in a cluster 15s, else 0s
+    #[arg(long, env = "WEIR_SHUTDOWN_DELAY", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub(crate) shutdown_delay: Option<Duration>,
+}
+
+/// Which InferencePools there are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum PoolGroup {
+    /// Whatever the API server has; of two pools of one name the newer kind
+    Auto,
+    /// inference.networking.k8s.io/v1
+    #[value(name = "inference.networking.k8s.io")]
+    V1,
+    /// inference.networking.x-k8s.io/v1alpha2
+    #[value(name = "inference.networking.x-k8s.io")]
+    V1Alpha2,
 }
 
 #[derive(Debug, Args)]
@@ -107,9 +145,22 @@ pub(crate) struct ExporterListenArguments {
     /// Where the exporter listens
     #[arg(long, env = "WEIR_EXPORTER_LISTEN", default_value = "0.0.0.0:9090", value_name = "ADDRESS")]
     pub(crate) exporter_listen: SocketAddr,
+    /// Who may read the page: everyone who reaches the address, or callers whom the API server allows to get /metrics;
+    /// reviewed in a cluster, else everyone
+    #[arg(long, env = "WEIR_EXPORTER_ACCESS", value_name = "WHO")]
+    pub(crate) exporter_access: Option<ExporterAccess>,
     /// Series per pool that name an endpoint, at most; 0 leaves them out
     #[arg(long, env = "WEIR_ENDPOINT_SERIES", default_value_t = 256, value_name = "COUNT")]
     pub(crate) endpoint_series: usize,
+}
+
+/// Who may read the exporter's page.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum ExporterAccess {
+    /// Everyone who reaches the address
+    Everyone,
+    /// Callers with a token or certificate whom the API server allows to get the path
+    Reviewed,
 }
 
 #[derive(Debug, Args)]
@@ -123,6 +174,25 @@ pub(crate) struct AdapterListenArguments {
     /// Private key of the certificate in PEM
     #[arg(long, env = "WEIR_TLS_PRIVATE_KEY_FILE", requires = "tls_cert_file", value_name = "FILE")]
     pub(crate) tls_private_key_file: Option<PathBuf>,
+    /// The Service through which the API server reaches the adapter: its certificate is for that name, and the APIServices
+    /// that point to it are kept up to date
+    #[arg(long, env = "WEIR_SERVICE", value_name = "NAMESPACE/NAME")]
+    pub(crate) service: Option<ServiceName>,
+    /// The Secret, in the Service's namespace, with the certificate authority that all replicas share
+    #[arg(long, env = "WEIR_CA_SECRET", default_value = "weir-ca", value_name = "NAME", requires = "service")]
+    pub(crate) ca_secret: String,
+    /// The port of that Service
+    #[arg(long, env = "WEIR_SERVICE_PORT", default_value_t = 443, value_name = "PORT")]
+    pub(crate) service_port: u16,
+    /// Create APIServices that are missing; the install manifests bring them, and take them away again
+    #[arg(long = "create-apiservices", env = "WEIR_CREATE_APISERVICES", requires = "service")]
+    pub(crate) create_api_services: bool,
+    /// Make an APIService ours even where it points to another Service
+    #[arg(long = "take-over-apiservices", env = "WEIR_TAKE_OVER_APISERVICES", requires = "service")]
+    pub(crate) take_over_api_services: bool,
+    /// How long the API server's word about a caller counts
+    #[arg(long, env = "WEIR_REVIEW_TTL", default_value = "10s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub(crate) review_ttl: Duration,
     /// Further names in the certificate that the adapter makes, such as weir.weir-system.svc
     #[arg(long, env = "WEIR_TLS_NAME", value_delimiter = ',', value_name = "NAME")]
     pub(crate) tls_name: Vec<String>,
@@ -153,6 +223,30 @@ pub(crate) struct AdapterListenArguments {
     /// What `resource.labels.project_id` of a GKE selector is compared with; unset: nothing
     #[arg(long, env = "WEIR_GKE_PROJECT", value_name = "PROJECT")]
     pub(crate) gke_project: Option<String>,
+}
+
+/// A Service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ServiceName {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl std::str::FromStr for ServiceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let label = |part: &str| {
+            let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            (1..=63).contains(&part.len()) && part.bytes().all(allowed) && !part.starts_with('-') && !part.ends_with('-')
+        };
+        match text.split_once('/') {
+            Some((namespace, name)) if label(namespace) && label(name) => {
+                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Err("a Service is given as NAMESPACE/NAME, such as weir-system/weir".to_owned()),
+        }
+    }
 }
 
 /// A metrics API of Kubernetes.

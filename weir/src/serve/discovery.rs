@@ -1,0 +1,85 @@
+//! Where pools come from: a file, or the InferencePools of a cluster.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use weir_collector::{KubeDiscovery, KubeDiscoveryConfig, PodMetrics, PoolGroups, PoolsFile, PoolsFileWatcher, Scope, WantedPool};
+use weir_k8s::PoolVersion;
+use weir_serving::Health;
+
+use crate::args::{PoolGroup, PoolsArguments};
+
+/// Which pools are wanted, as the source last said.
+pub(super) type Wanted = watch::Receiver<Arc<Vec<WantedPool>>>;
+
+/// A source of pools.
+pub(super) enum Source {
+    File(PoolsFileWatcher),
+    Cluster(Box<KubeDiscovery>),
+}
+
+impl Source {
+    /// The file at `pools`, looked at every `poll_every` if given.
+    pub(super) fn file(pools: &Path, poll_every: Option<Duration>, registry: &mut Registry) -> anyhow::Result<(Self, Wanted)> {
+        let (watcher, wanted) = PoolsFile::load(pools)?.watch(registry);
+        let watcher = match poll_every {
+            Some(interval) => watcher.poll_every(interval),
+            None => watcher,
+        };
+        Ok((Self::File(watcher), wanted))
+    }
+
+    /// What the arguments ask for.
+    pub(super) fn of(
+        arguments: &PoolsArguments,
+        client: Option<&kube::Client>,
+        registry: &mut Registry,
+    ) -> anyhow::Result<(Self, Wanted)> {
+        let scope = match (&arguments.pools, &arguments.namespace, arguments.all_namespaces) {
+            (Some(file), ..) => return Self::file(file, None, registry),
+            (None, Some(namespace), _) => Scope::Namespace(namespace.clone()),
+            (None, None, true) => Scope::All,
+            (None, None, false) => bail!(
+                "which pools? --pools FILE describes them; in a cluster --all-namespaces or --namespace NAMESPACE takes its InferencePools"
+            ),
+        };
+        let client = client.context("InferencePools are read from a cluster")?.clone();
+        let groups = match arguments.pool_group {
+            PoolGroup::Auto => PoolGroups::Auto,
+            PoolGroup::V1 => PoolGroups::Only(PoolVersion::V1),
+            PoolGroup::V1Alpha2 => PoolGroups::Only(PoolVersion::V1Alpha2),
+        };
+        let metrics =
+            PodMetrics { path: arguments.metrics_path.as_str().into(), port: arguments.metrics_port, ..PodMetrics::default() };
+        let config = KubeDiscoveryConfig { scope, groups, metrics, ..KubeDiscoveryConfig::default() };
+        let (discovery, wanted) = KubeDiscovery::new(client, config, registry)?;
+        Ok((Self::Cluster(Box::new(discovery)), wanted))
+    }
+
+    /// Follows the source until `stop`; `health` is not ready before it was read once.
+    pub(super) fn follow(self, health: &Health, tasks: &mut JoinSet<()>, stop: CancellationToken) {
+        match self {
+            Self::File(watcher) => {
+                tasks.spawn(watcher.run(stop));
+            }
+            Self::Cluster(discovery) => {
+                let blocker = health.block("informer-sync");
+                blocker.because("InferencePools and pods have not been listed yet");
+                let mut synced = discovery.synced();
+                tasks.spawn(async move {
+                    // An end without a list is the end of the process.
+                    if synced.wait_for(|synced| *synced).await.is_ok() {
+                        drop(blocker);
+                    }
+                });
+                tasks.spawn(discovery.run(stop));
+            }
+        }
+    }
+}
