@@ -1,5 +1,9 @@
 //! Helpers for tests that use the built binary from outside, as a user does.
 
+pub mod cluster;
+pub mod installed;
+pub mod workload;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -37,6 +41,35 @@ pub fn run(arguments: &[&str]) -> Output {
 pub fn kubectl() -> PathBuf {
     let built = repository().join("target/tools/kubectl");
     if built.is_file() { built } else { PathBuf::from("kubectl") }
+}
+
+/// The program `page-server`, built with the tests.
+pub fn page_server() -> PathBuf {
+    weir().with_file_name("page-server")
+}
+
+/// The helm to use: the machine's own, or the one that `tests/helm/install` built.
+pub fn helm() -> PathBuf {
+    let built = repository().join("target/tools/helm");
+    if built.is_file() { built } else { PathBuf::from("helm") }
+}
+
+/// A file of a published Go module, by way of the Go module proxy and its checksums.
+pub fn go_module_file(module: &str, version: &str, path: &str) -> PathBuf {
+    let mut command = Command::new("go");
+    command.args(["mod", "download", "-json", &format!("{module}@{version}")]).current_dir(std::env::temp_dir());
+    let output = command.output().expect("Go is installed: https://go.dev/doc/install");
+    let answer = String::from_utf8_lossy(&output.stdout);
+    let about: serde_json::Value =
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{module}@{version}: {error}: {answer}"));
+    let folder = about["Dir"].as_str().unwrap_or_else(|| panic!("{module}@{version}: {about}"));
+    Path::new(folder).join(path)
+}
+
+/// The documents of a YAML stream.
+pub fn documents(yaml: &str) -> Vec<serde_json::Value> {
+    let documents: Vec<Option<serde_json::Value>> = serde_saphyr::from_multiple(yaml).expect("this is YAML");
+    documents.into_iter().flatten().collect()
 }
 
 /// A folder for one test, removed at its end.
