@@ -1,4 +1,4 @@
-//! What Prometheus makes of the exporter's page: the real one and its tools, from `tests/prometheus/install`.
+//! What Prometheus makes of the exporter's page: the real one and its tools, from `tests/debian-tool`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,12 +19,13 @@ use weir_tests::{Folder, Process, eventually, get, repository};
 /// What each of the two servers says: never 0, or double would be the same.
 const PAGE: &str = "vllm:num_requests_running 3.0\nvllm:num_requests_waiting 2.0\nvllm:kv_cache_usage_perc 0.5\n";
 
-/// A program of Prometheus: the machine's own, or the one that `tests/prometheus/install` unpacked.
+/// A program of Prometheus: the machine's own, or the one that `tests/debian-tool` unpacked.
 fn tool(name: &str) -> PathBuf {
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
-        let install = Command::new(repository().join("tests/prometheus/install")).output().unwrap();
-        assert!(install.status.success(), "tests/prometheus/install: {}", told(&install));
+        let install =
+            Command::new(repository().join("tests/debian-tool")).args(["prometheus", "prometheus", "promtool"]).output().unwrap();
+        assert!(install.status.success(), "tests/debian-tool: {}", told(&install));
     });
     let unpacked = repository().join("target/tools").join(name);
     if unpacked.is_file() { unpacked } else { PathBuf::from(name) }
@@ -46,6 +47,8 @@ fn get_with(url: &str, parameters: &[(&str, &str)]) -> Result<String, String> {
 /// Two model servers, and as many weirs as asked for that read them.
 struct Setup {
     folder: Folder,
+    /// The text of the pools file, and where it is.
+    text: String,
     pools: String,
     weirs: Vec<Process>,
     addresses: Vec<String>,
@@ -60,13 +63,25 @@ impl Setup {
         let endpoints = runtime.block_on(pages::start(2, PAGE, false)).unwrap();
         let [one, other] = endpoints.addresses[..] else { panic!("two endpoints were asked for") };
         let folder = Folder::new(name);
-        let pools = format!("apiVersion: weir/v1\npools:\n- name: llama\n  endpoints: [\"{one}\", \"{other}\"]\n");
-        let pools = folder.write("pools.yaml", &pools).to_str().unwrap().to_owned();
-        Self { folder, pools, weirs: Vec::new(), addresses: Vec::new(), _runtime: runtime, _endpoints: endpoints }
+        let text = format!("apiVersion: weir/v1\npools:\n- name: llama\n  endpoints: [\"{one}\", \"{other}\"]\n");
+        let pools = folder.write("pools.yaml", &text).to_str().unwrap().to_owned();
+        Self { folder, text, pools, weirs: Vec::new(), addresses: Vec::new(), _runtime: runtime, _endpoints: endpoints }
     }
 
     fn start(&mut self, subcommand: &str, more: &[&str]) {
-        let arguments = [subcommand, "--pools", &self.pools, "--exporter-listen", "127.0.0.1:0"];
+        let pools = self.pools.clone();
+        self.start_with(subcommand, &pools, more);
+    }
+
+    /// Starts an exporter that is told of the pool by the stream of exporter number `exporter`.
+    fn follow(&mut self, exporter: usize) {
+        let text = format!("{}  pickers: [\"http://{}\"]\n", self.text, self.addresses[exporter]);
+        let pools = self.folder.write("follower.yaml", &text).to_str().unwrap().to_owned();
+        self.start_with("exporter", &pools, &[]);
+    }
+
+    fn start_with(&mut self, subcommand: &str, pools: &str, more: &[&str]) {
+        let arguments = [subcommand, "--pools", pools, "--exporter-listen", "127.0.0.1:0"];
         let weir = Process::weir(&[&arguments[..], more].concat());
         let serving = |line: &str| line.contains(" serving ") && line.contains("component=\"exporter\"");
         let line = weir.line("where the exporter serves", serving);
@@ -85,7 +100,7 @@ impl Setup {
     }
 }
 
-/// Prometheus scraping both exporters each second.
+/// Prometheus scraping the exporters each second.
 struct Prometheus {
     process: Child,
     api: String,
@@ -164,24 +179,31 @@ fn on_page(page: &str, family: &str) -> Option<f64> {
 }
 
 #[test]
-fn two_exporters_of_one_pool_are_recorded_as_one() {
-    let mut setup = Setup::new("twice");
+fn two_exporters_of_one_pool_and_one_that_is_told_of_it_are_recorded_as_one() {
+    let mut setup = Setup::new("thrice");
     setup.start("exporter", &[]);
     setup.start("exporter", &[]);
-    let pages = [setup.page(0), setup.page(1)];
+    setup.follow(0);
+    let told_of = eventually("the third is told by the first", || match setup.page(2) {
+        page if page.contains("\nweir_streams_followed 1\n") && !page.contains("\nweir_stream_frames_total 0\n") => Ok(page),
+        page => Err(page),
+    });
+    let pages = [setup.page(0), setup.page(1), told_of];
     let prometheus = Prometheus::start(&setup);
 
     let family = "inference_pool_total_inflight_requests";
-    eventually("both are scraped", || {
+    eventually("all are scraped", || {
         match prometheus.query(&format!("sum({family}{pool})", pool = "{namespace=\"default\"}"))? {
-            sum if sum.first().is_some_and(|(_, value)| *value == 20.0) => Ok(()),
+            sum if sum.first().is_some_and(|(_, value)| *value == 30.0) => Ok(()),
             other => Err(format!("{other:?}")),
         }
     });
     let mut compared = 0;
     for family in catalog::FAMILIES {
         let recorded = format!("namespace_name:{}:{}", family.name, aggregation(family.name));
-        let Some(one) = on_page(&pages[0], family.name) else {
+        // Only the third has a picker, and so tells of held requests.
+        let told: Vec<_> = pages.iter().filter_map(|page| on_page(page, family.name)).collect();
+        let Some(one) = told.first().copied() else {
             assert_eq!(prometheus.query(&recorded), Ok(vec![]), "{} is not known to any exporter", family.name);
             continue;
         };
@@ -195,7 +217,7 @@ fn two_exporters_of_one_pool_are_recorded_as_one() {
             assert!((0.0..5.0).contains(value), "{} {value}", family.name);
         } else {
             assert_eq!(*value, one, "{}: as one exporter says, not more", family.name);
-            assert_eq!(on_page(&pages[1], family.name), Some(one), "both exporters say the same");
+            assert!(told.iter().all(|other| *other == one), "{}: all exporters say the same, not {told:?}", family.name);
         }
         compared += usize::from(*value != 0.0);
     }
@@ -213,7 +235,7 @@ fn two_exporters_of_one_pool_are_recorded_as_one() {
     // The older text format knows no units: this one came over OpenMetrics.
     let metadata = prometheus.data("targets/metadata", &[("metric", "weir_scrape_duration_seconds")]).unwrap();
     let units: Vec<_> = metadata.as_array().unwrap().iter().map(|of_target| of_target["unit"].as_str().unwrap()).collect();
-    assert_eq!(units, ["seconds", "seconds"], "{metadata}");
+    assert_eq!(units, ["seconds"; 3], "{metadata}");
 }
 
 /// Gives `page` to `promtool check metrics`, which also has opinions on names.

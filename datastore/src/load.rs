@@ -179,7 +179,7 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// The label value used on the page.
-    pub fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Connect => "connect",
             Self::Tls => "tls",

@@ -46,7 +46,7 @@ async fn main() -> Result<(), Failure> {
     }
     let folder = std::env::temp_dir().join(format!("weir-api-load-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
-    pin(std::process::id(), 1)?;
+    pin_self(1)?;
     println!("| server | pools | load | requests/s | p50 ms | p99 ms | requests per CPU second | of bare | RSS MiB |");
     println!("|---|---|---|---|---|---|---|---|---|");
     let outcome = measure_all(&folder).await;
@@ -64,17 +64,16 @@ async fn measure_all(folder: &Path) -> Result<(), Failure> {
         let bare = pools == 0;
         let mut simulators = None;
         let mut server = if bare {
-            Server::start(Command::new(&binary).arg("bare").arg(folder), folder)?
+            Server::start(pinned(0, &binary).arg("bare").arg(folder), folder)?
         } else {
             let (process, addresses) = simulate(&weir)?;
             simulators = Some(process);
             write_pools(folder, pools, &addresses)?;
-            let mut command = Command::new(&weir);
+            let mut command = pinned(0, &weir);
             command.arg("adapter").arg("--pools").arg(folder.join("pools.yaml")).args(["--adapter-listen", "127.0.0.1:0"]);
             command.arg("--token-file").arg(folder.join("tokens")).arg("--tls-ca-out").arg(folder.join("ca.crt"));
             Server::start(&mut command, folder)?
         };
-        pin(server.child.id(), 0)?;
         let client = client(folder)?;
         let url = |number: usize| {
             let pool = if bare { 0 } else { number % pools };
@@ -149,10 +148,9 @@ impl Drop for Server {
 /// Ten simulated servers; their process ends with the value.
 fn simulate(weir: &Path) -> Result<(Server, Vec<String>), Failure> {
     use std::io::BufRead;
-    let mut command = Command::new(weir);
+    let mut command = pinned(1, weir);
     command.args(["simulate-server", "--listen", "127.0.0.1:0", "--replicas", "10"]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.stderr(Stdio::null()).spawn()?;
-    pin(child.id(), 1)?;
     let lines = std::io::BufReader::new(child.stdout.take().ok_or("piped")?).lines();
     let addresses: Result<Vec<_>, _> =
         lines.take(10).map(|line| line.map(|line| line.rsplit("//").next().unwrap_or_default().to_owned())).collect();
@@ -284,10 +282,19 @@ fn tls_config(certificate: &str, key: &str) -> Result<rustls::ServerConfig, Fail
     Ok(config)
 }
 
-fn pin(process: u32, core: u32) -> Result<(), Failure> {
-    let pinned =
-        Command::new("taskset").args(["-a", "-p", "-c", &core.to_string(), &process.to_string()]).stdout(Stdio::null()).status()?;
-    if pinned.success() { Ok(()) } else { Err("taskset (util-linux) could not pin a process".into()) }
+/// Starts `program` on `core`: one that is moved there later has made threads for all cores, which then get in each other's way.
+fn pinned(core: u32, program: &Path) -> Command {
+    // taskset becomes the program: its process is the one to look at.
+    let mut command = Command::new("taskset");
+    command.args(["-c", &core.to_string()]).arg(program);
+    command
+}
+
+/// Moves this process, which has one thread.
+fn pin_self(core: u32) -> Result<(), Failure> {
+    let (core, own) = (core.to_string(), std::process::id().to_string());
+    let moved = Command::new("taskset").args(["-a", "-p", "-c", &core, &own]).stdout(Stdio::null()).status()?;
+    if moved.success() { Ok(()) } else { Err("taskset (util-linux) could not pin this process".into()) }
 }
 
 /// CPU time that the process has used.

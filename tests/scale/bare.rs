@@ -1,4 +1,4 @@
-//! The bare scraper: a loop per endpoint, a client as weir's, and every page thrown away.
+//! The bare scraper: a loop per endpoint, a client that asks as weir does, and every page thrown away.
 
 use std::error::Error;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What scraping costs: `weir exporter` beside a *bare scraper*, a loop per endpoint over the same HTTP library that reads each page
-//! and throws it away. Both read the same page server, one after the other.
+//! What scraping costs: `weir exporter` beside a *bare scraper*, a loop per endpoint over reqwest that reads each page and throws it
+//! away. Both read the same page server, one after the other.
 //!
 //! - [`pages`]: the page server, N endpoints in one process, on core 1;
 //! - [`bare`]: the bare scraper, on core 0;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::families::{Engine, FamilySpec, Several, Signal};
+use super::families::{Engine, FamilySpec, Several, Signal, Signals};
 use super::lora::NewestLora;
 use super::memory::process;
 use super::reading::{PageClock, SeriesVerdict};
@@ -18,8 +18,12 @@ type UnitKey<'page> = (Option<Cow<'page, str>>, Option<Cow<'page, str>>);
 pub(super) struct Combiner<'page> {
     engine: Engine,
     clock: PageClock,
+    /// The signals that the page has a name of.
+    shown: Signals,
     /// The best name seen on the page for each signal.
-    preferred: HashMap<Signal, u8>,
+    preferred: [u8; Signal::COUNT],
+    /// The labels of the sample before: on most pages all have the same.
+    before: Before<'page>,
     seen: HashSet<(Signal, u8, u64)>,
     unit_of: HashMap<UnitKey<'page>, usize>,
     units: Vec<Unit<'page>>,
@@ -30,6 +34,15 @@ pub(super) struct Combiner<'page> {
     /// The process whose series count, where series name theirs.
     live_process: Option<u64>,
     unused: Unused,
+}
+
+/// What was found out about a label set.
+#[derive(Default)]
+struct Before<'page> {
+    labels: Labels<'page>,
+    /// None before the first sample.
+    identity: Option<u64>,
+    unit: Option<usize>,
 }
 
 struct Unit<'page> {
@@ -68,7 +81,9 @@ impl<'page> Combiner<'page> {
         Self {
             engine,
             clock,
-            preferred: HashMap::new(),
+            shown: Signals::default(),
+            preferred: [u8::MAX; Signal::COUNT],
+            before: Before::default(),
             seen: HashSet::new(),
             unit_of: HashMap::new(),
             units: Vec::new(),
@@ -82,12 +97,13 @@ impl<'page> Combiner<'page> {
 
     /// To be told of every name on the page before the first [`Self::add`].
     pub(super) fn sees(&mut self, spec: &FamilySpec) {
-        let best = self.preferred.entry(spec.signal).or_insert(spec.preference);
+        self.shown.insert(spec.signal);
+        let best = &mut self.preferred[spec.signal as usize];
         *best = spec.preference.min(*best);
     }
 
     pub(super) fn add(&mut self, sample: &Sample<'page>, spec: &FamilySpec) -> SeriesVerdict {
-        if self.preferred.get(&spec.signal).is_some_and(|best| *best < spec.preference) {
+        if self.preferred[spec.signal as usize] < spec.preference {
             return SeriesVerdict::OlderName;
         }
         // SGLang writes the total over request priorities with an empty label, and the parts beside it.
@@ -97,7 +113,8 @@ impl<'page> Combiner<'page> {
         if self.live_process.is_some() && process(sample).is_some_and(|process| Some(process) != self.live_process) {
             return SeriesVerdict::DeadProcess;
         }
-        if !self.seen.insert((spec.signal, spec.preference, sample.labels.identity())) {
+        let identity = self.identity(sample.labels);
+        if !self.seen.insert((spec.signal, spec.preference, identity)) {
             self.unused.duplicates += 1;
             return SeriesVerdict::Duplicate;
         }
@@ -132,24 +149,45 @@ impl<'page> Combiner<'page> {
         SeriesVerdict::Used
     }
 
-    fn add_to_unit(&mut self, sample: &Sample<'page>, spec: &FamilySpec) -> SeriesVerdict {
-        let signal = spec.signal;
-        let label = |name: Option<&str>| name.and_then(|name| sample.labels.get(name));
+    fn identity(&mut self, labels: Labels<'page>) -> u64 {
+        match self.before.identity {
+            Some(identity) if self.before.labels == labels => identity,
+            _ => {
+                let identity = labels.identity();
+                self.before = Before { labels, identity: Some(identity), unit: None };
+                identity
+            }
+        }
+    }
+
+    /// The unit that the last sample given to [`Self::identity`] is of.
+    fn unit(&mut self) -> usize {
+        if let Some(unit) = self.before.unit {
+            return unit;
+        }
+        let label = |name: Option<&str>| name.and_then(|name| self.before.labels.get(name));
         let key = (label(self.engine.model_label()), label(self.engine.rank_label()));
         let unit = match self.unit_of.get(&key) {
-            Some(known) => &mut self.units[*known],
+            Some(known) => *known,
             None => {
                 self.unit_of.insert(key.clone(), self.units.len());
                 self.units.push(Unit { key, values: Vec::new() });
-                let last = self.units.len() - 1;
-                &mut self.units[last]
+                self.units.len() - 1
             }
         };
+        self.before.unit = Some(unit);
+        unit
+    }
+
+    fn add_to_unit(&mut self, sample: &Sample<'page>, spec: &FamilySpec) -> SeriesVerdict {
+        let signal = spec.signal;
         let parallel_rank = parallel_rank(&sample.labels, self.engine);
         let several = spec.several.unwrap_or(if signal == Signal::KvCacheUtilization { Several::Mean } else { Several::Sum });
         let fresh = Series { parallel_rank, sum: sample.value, highest: sample.value, count: 1.0, several };
-        match unit.values.iter_mut().find(|(known, _)| *known == signal) {
-            None => unit.values.push((signal, fresh)),
+        let unit = self.unit();
+        let values = &mut self.units[unit].values;
+        match values.iter_mut().find(|(known, _)| *known == signal) {
+            None => values.push((signal, fresh)),
             Some((_, series)) if parallel_rank < series.parallel_rank => *series = fresh,
             Some((_, series)) if parallel_rank > series.parallel_rank => return SeriesVerdict::OtherRank,
             Some((_, series)) => {
@@ -163,14 +201,14 @@ impl<'page> Combiner<'page> {
 
     /// The load, or nothing where the page has no load signal of the engine at all.
     pub(super) fn finish(self, report: &PageReport) -> Option<EndpointLoad> {
-        let shown = |signal: &Signal| self.preferred.contains_key(signal);
+        let shown = |signal| self.shown.contains(signal);
         let idle_so_far = self.engine.absent_is_zero();
-        let says_something = Signal::LOAD.iter().any(shown) || (idle_so_far && shown(&Signal::Marker));
+        let says_something = self.shown.load() > 0 || (idle_so_far && shown(Signal::Marker));
         if !says_something {
             return None;
         }
         let zero_if_absent = |signal, combined: Option<Combined>| match combined {
-            None if idle_so_far && !shown(&signal) => Some(Combined { value: 0.0, hottest: 0.0 }),
+            None if idle_so_far && !shown(signal) => Some(Combined { value: 0.0, hottest: 0.0 }),
             combined => combined,
         };
         let unused = Unused { dropped_lines: report.dropped, ..self.unused };

@@ -161,6 +161,9 @@ pub enum Signal {
 }
 
 impl Signal {
+    /// How many there are.
+    pub(super) const COUNT: usize = Self::Marker as usize + 1;
+
     /// The signals that pools aggregate: a page without any of them says nothing of load.
     pub(crate) const LOAD: [Self; 3] = [Self::Running, Self::Waiting, Self::KvCacheUtilization];
 
@@ -197,6 +200,25 @@ impl Signal {
             Self::Marker | Self::CacheInfo | Self::LoraInfo => !value.is_nan(),
             _ => value.is_finite() && value >= 0.0,
         }
+    }
+}
+
+/// Some signals.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Signals(u32);
+
+impl Signals {
+    pub(super) fn insert(&mut self, signal: Signal) {
+        self.0 |= 1 << signal as u32;
+    }
+
+    pub(super) fn contains(self, signal: Signal) -> bool {
+        self.0 & (1 << signal as u32) != 0
+    }
+
+    /// How many of those that pools aggregate.
+    pub(super) fn load(self) -> usize {
+        Signal::LOAD.into_iter().filter(|signal| self.contains(*signal)).count()
     }
 }
 

@@ -1,10 +1,9 @@
 //! From a page to an [`EndpointLoad`].
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use super::combine::Combiner;
-use super::families::{CustomFamily, Engine, FamilySpec, Signal, families};
+use super::families::{CustomFamily, Engine, FamilySpec, Signal, Signals, families};
 use super::memory::PageMemory;
 use super::reading::{PageClock, ReadError, Reading, SeriesUse, SeriesVerdict};
 use crate::load::EndpointLoad;
@@ -113,12 +112,13 @@ impl PageReader {
     fn detect(&self, samples: &[Sample<'_>]) -> Option<Engine> {
         let mut best = None;
         for engine in Engine::DETECTED {
-            let meanings = samples.iter().filter_map(|sample| self.meaning(sample, engine)).map(|spec| spec.signal);
-            let signals: HashSet<_> = meanings.collect();
-            let shown = Signal::LOAD.iter().filter(|signal| signals.contains(signal)).count();
-            let recognised = shown > 0 || (engine.absent_is_zero() && signals.contains(&Signal::Marker));
+            let mut signals = Signals::default();
+            let meanings = samples.iter().filter_map(|sample| self.meaning(sample, engine));
+            meanings.for_each(|spec| signals.insert(spec.signal));
+            let shown = signals.load();
+            let recognised = shown > 0 || (engine.absent_is_zero() && signals.contains(Signal::Marker));
             if recognised && best.is_none_or(|(_, most)| shown > most) {
-                let simulated = engine == Engine::Vllm && signals.contains(&Signal::Marker);
+                let simulated = engine == Engine::Vllm && signals.contains(Signal::Marker);
                 best = Some((if simulated { Engine::LlmDInferenceSim } else { engine }, shown));
             }
         }

@@ -19,8 +19,8 @@ pub enum Format {
 /// Which lines are taken apart.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Effort {
-    /// Only those with a wanted name: what a scrape does. Broken lines are counted among these and where the damage shows without
-    /// taking the line apart.
+    /// Only those with a wanted name: what a scrape does. Broken lines are counted among these, and where the damage shows by a line's
+    /// length or first byte; on a page without any wanted name, by its name.
     WantedLines,
     /// All: what a person asks for who wants each broken line named.
     EveryLine,
@@ -126,8 +126,7 @@ pub fn scan<'page>(
     limits: ScanLimits,
     samples: &mut Vec<Sample<'page>>,
 ) -> Result<PageReport, PageError> {
-    let mut report = PageReport::default();
-    let Some(&last) = page.last() else { return Ok(report) };
+    let Some(&last) = page.last() else { return Ok(PageReport::default()) };
     if page.starts_with(b"\xef\xbb\xbf") {
         return Err(PageError::ByteOrderMark);
     }
@@ -137,6 +136,30 @@ pub fn scan<'page>(
     if last != b'\n' {
         return Err(PageError::Truncated);
     }
+    let before = samples.len();
+    let quick = effort == Effort::WantedLines;
+    let mut report = walk(page, format, wanted, effort, quick, limits, samples)?;
+    if quick && samples.len() == before {
+        // Not a page that is read again and again: what is wrong with it is worth a second walk.
+        report = walk(page, format, wanted, effort, false, limits, samples)?;
+    }
+    if report.sample_lines > 0 && report.sample_lines == report.dropped {
+        return Err(PageError::NotMetrics { lines: report.sample_lines });
+    }
+    Ok(report)
+}
+
+/// Goes through the lines. `quick`: one that cannot begin with a wanted name is passed over at once.
+fn walk<'page>(
+    page: &'page [u8],
+    format: Format,
+    wanted: &Wanted,
+    effort: Effort,
+    quick: bool,
+    limits: ScanLimits,
+    samples: &mut Vec<Sample<'page>>,
+) -> Result<PageReport, PageError> {
+    let mut report = PageReport::default();
     let open_metrics = format == Format::OpenMetrics;
     let most_samples = samples.len().saturating_add(limits.samples);
     let mut ended = false;
@@ -158,13 +181,18 @@ pub fn scan<'page>(
             report.drop_line(DropReason::TooLong);
             continue;
         }
-        let name = match memchr3(b'{', b' ', b'\t', line) {
-            Some(end) if begins_name(line[0]) => &line[..end],
-            _ => {
-                report.drop_line(DropReason::Name);
-                continue;
-            }
+        if !begins_name(line[0]) {
+            report.drop_line(DropReason::Name);
+            continue;
+        }
+        if quick && !wanted.may_begin(line) {
+            continue;
+        }
+        let Some(end) = memchr3(b'{', b' ', b'\t', line) else {
+            report.drop_line(DropReason::Name);
+            continue;
         };
+        let name = &line[..end];
         let found = wanted.find(name);
         if found.is_none() && effort == Effort::WantedLines {
             continue;
@@ -190,9 +218,6 @@ pub fn scan<'page>(
     }
     if open_metrics && !ended {
         return Err(PageError::MissingEof);
-    }
-    if report.sample_lines > 0 && report.sample_lines == report.dropped {
-        return Err(PageError::NotMetrics { lines: report.sample_lines });
     }
     Ok(report)
 }

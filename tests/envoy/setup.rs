@@ -1,0 +1,291 @@
+//! What is around Envoy: model servers that record what reaches them, and the picker with a director of the test's own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::Command;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use weir_epp::exchange::Settings;
+use weir_epp::frontend::{Certificate, Frontend, Servers};
+use weir_epp::{Director, InferenceRequest, Pick, Refusal, Ticket, Usage};
+use weir_serving::{Drain, Health, ServingMetrics};
+use weir_tests::{Folder, Process, eventually, repository};
+
+/// The model that a client may ask for, and what servers call it.
+pub(crate) const ALIAS: [&str; 2] = ["alias", "a-name-of-the-server"];
+/// The model whose requests wait for the gate.
+pub(crate) const HELD: &str = "held";
+
+/// What reached a model server.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    pub(crate) server: SocketAddr,
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+#[derive(Clone)]
+struct Server {
+    address: SocketAddr,
+    received: Arc<Mutex<Vec<Received>>>,
+    gate: watch::Receiver<bool>,
+}
+
+/// Answers so many bytes as the header `x-answer-bytes` asks for, or events, the second once the gate is open.
+async fn answer(State(server): State<Server>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, 64 << 20).await.unwrap();
+    let asked: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    let model = asked["model"].as_str().unwrap_or("none").to_owned();
+    let size = parts.headers.get("x-answer-bytes").map_or(0, |size| size.to_str().unwrap().parse().unwrap());
+    let received = Received { server: server.address, method: parts.method, headers: parts.headers, body };
+    server.received.lock().unwrap().push(received);
+    if asked["stream"] == true {
+        let mut gate = server.gate.clone();
+        let first = stream::iter([Ok::<_, std::io::Error>(event(&model, 1))]);
+        let second = stream::once(async move {
+            gate.wait_for(|open| *open).await.unwrap();
+            Ok(format!("{}data: [DONE]\n\n", event(&model, 2)))
+        });
+        return ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(first.chain(second))).into_response();
+    }
+    ([(header::CONTENT_TYPE, "application/json")], document(&model, size)).into_response()
+}
+
+pub(crate) fn event(model: &str, tokens: u64) -> String {
+    format!("data: {{\"model\":\"{model}\",\"choices\":[],\"usage\":{{\"prompt_tokens\":3,\"completion_tokens\":{tokens}}}}}\n\n")
+}
+
+pub(crate) fn document(model: &str, size: usize) -> String {
+    let text = "0123456789abcdef".repeat(size / 16 + 1);
+    format!("{{\"model\":\"{model}\",\"text\":\"{}\",\"usage\":{{\"prompt_tokens\":3,\"completion_tokens\":4}}}}", &text[..size])
+}
+
+/// Switches protocols with whoever asks, then echoes.
+async fn echo(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await?);
+            }
+            stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await?;
+            let (mut from, mut to) = stream.split();
+            tokio::io::copy(&mut from, &mut to).await
+        });
+    }
+}
+
+/// What the picker did, in order.
+type Log = Arc<Mutex<Vec<String>>>;
+
+struct Chooser {
+    endpoints: Vec<SocketAddr>,
+    gate: watch::Receiver<bool>,
+    waiting: Arc<watch::Sender<i64>>,
+    log: Log,
+}
+
+struct Waits(Arc<watch::Sender<i64>>);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting -= 1);
+    }
+}
+
+#[derive(Debug)]
+struct Logged(Log);
+
+impl Ticket for Logged {
+    fn served_by(&mut self, endpoint: SocketAddr) {
+        self.0.lock().unwrap().push(format!("served by {endpoint}"));
+    }
+    fn response_started(&mut self, status: u16, _at: tokio::time::Instant) {
+        self.0.lock().unwrap().push(format!("started {status}"));
+    }
+    fn response_bytes(&mut self, _bytes: usize, _at: tokio::time::Instant) {}
+    fn usage(&mut self, usage: Usage) {
+        self.0.lock().unwrap().push(format!("usage {} {}", usage.prompt_tokens, usage.completion_tokens));
+    }
+    fn completed(&mut self, _at: tokio::time::Instant) {
+        self.0.lock().unwrap().push("completed".into());
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().push("ended".into());
+    }
+}
+
+impl Director for Chooser {
+    /// The endpoint of the index that `test-epp-endpoint-selection` says, else the first.
+    fn direct<'a>(&'a self, request: InferenceRequest) -> Pin<Box<dyn Future<Output = Result<Pick, Refusal>> + Send + 'a>> {
+        Box::pin(async move {
+            if request.model.as_deref() == Some(HELD) {
+                self.waiting.send_modify(|waiting| *waiting += 1);
+                let _waits = Waits(Arc::clone(&self.waiting));
+                let mut gate = self.gate.clone();
+                gate.wait_for(|open| *open).await.unwrap();
+            }
+            let index = request.test_selection.map_or(0, |index| index.parse().unwrap());
+            let target_model = (request.model.as_deref() == Some(ALIAS[0])).then(|| ALIAS[1].into());
+            Ok(Pick { endpoints: vec![self.endpoints[index]], target_model, ticket: Box::new(Logged(Arc::clone(&self.log))) })
+        })
+    }
+
+    fn refused(&self, _model: Option<&str>, refusal: &Refusal) {
+        self.log.lock().unwrap().push(format!("refused {:?}", refusal.code));
+    }
+
+    fn ready(&self) -> bool {
+        true
+    }
+}
+
+/// Envoy, the picker behind it, two model servers.
+pub(crate) struct Gateway {
+    pub(crate) servers: Vec<SocketAddr>,
+    pub(crate) received: Arc<Mutex<Vec<Received>>>,
+    pub(crate) log: Log,
+    pub(crate) gate: watch::Sender<bool>,
+    pub(crate) waiting: watch::Receiver<i64>,
+    pub(crate) picker: JoinHandle<()>,
+    pub(crate) client: reqwest::Client,
+    listeners: Vec<(String, String)>,
+    _envoy: Process,
+    _folder: Folder,
+}
+
+fn envoy() -> &'static PathBuf {
+    static ENVOY: OnceLock<PathBuf> = OnceLock::new();
+    ENVOY.get_or_init(|| {
+        let install = Command::new(repository().join("tests/envoy/install")).output().expect("bash runs");
+        assert!(install.status.success(), "tests/envoy/install: {}", String::from_utf8_lossy(&install.stderr));
+        String::from_utf8(install.stdout).unwrap().trim().into()
+    })
+}
+
+impl Gateway {
+    pub(crate) async fn start(name: &str) -> Self {
+        weir_serving::install_crypto_provider();
+        let (gate, gated) = watch::channel(false);
+        let (waiting, waits) = watch::channel(0);
+        let received = Arc::default();
+        let log = Log::default();
+        let mut servers = Vec::new();
+        for _ in 0..2 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let server = Server { address, received: Arc::clone(&received), gate: gated.clone() };
+            tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer).with_state(server)).await });
+            servers.push(address);
+        }
+        let upgrading = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoints = [&servers[..], &[upgrading.local_addr().unwrap()]].concat();
+        tokio::spawn(echo(upgrading));
+        let director = Chooser { endpoints, gate: gated, waiting: Arc::new(waiting), log: Arc::clone(&log) };
+        let mut registry = prometheus_client::registry::Registry::default();
+        let (random, leaving) = (StdRng::seed_from_u64(1), CancellationToken::new());
+        let frontend =
+            Frontend::new(Arc::new(director), Settings::default(), random, Health::new(), leaving, &mut registry).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let bind = Servers::bind(
+            frontend,
+            any,
+            any,
+            Certificate::SelfMade,
+            Drain::default(),
+            ServingMetrics::default(),
+            SystemTime::now(),
+        );
+        let picker = bind.await.unwrap();
+        let picker_port = picker.ext_proc_addr().port();
+        let picker = tokio::spawn(async move { drop(picker.serve().await) });
+
+        let folder = Folder::new(name);
+        let config = include_str!("gateway.yaml")
+            .replace("SERVER_0", &servers[0].port().to_string())
+            .replace("SERVER_1", &servers[1].port().to_string())
+            .replace("PICKER", &picker_port.to_string());
+        let config = folder.write("envoy.yaml", &config);
+        let admin = folder.file("admin");
+        let mut command = Command::new(envoy());
+        command.arg("-c").arg(&config).arg("--admin-address-path").arg(&admin);
+        command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]);
+        let envoy = Process::start(command);
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
+        let listeners = tokio::task::spawn_blocking(move || {
+            eventually("Envoy listens", || {
+                let admin = std::fs::read_to_string(&admin).map_err(|error| error.to_string())?;
+                let text = weir_tests::get(&format!("http://{admin}/listeners"))?;
+                let listeners: Vec<_> =
+                    text.lines().filter_map(|line| line.split_once("::")).map(|(name, at)| (name.into(), at.into())).collect();
+                if listeners.len() == 3 { Ok(listeners) } else { Err(text) }
+            })
+        });
+        let listeners = listeners.await.unwrap_or_else(|_| panic!("{}", envoy.output()));
+        Self { servers, received, log, gate, waiting: waits, picker, client, listeners, _envoy: envoy, _folder: folder }
+    }
+
+    /// An address of this listener.
+    pub(crate) fn url(&self, listener: &str, path: &str) -> String {
+        format!("http://{}{path}", self.address(listener))
+    }
+
+    /// Where this listener listens.
+    pub(crate) fn address(&self, listener: &str) -> &str {
+        let (_, address) = self.listeners.iter().find(|(name, _)| name == listener).unwrap();
+        address
+    }
+
+    /// Posts a body, answered by so many bytes.
+    pub(crate) fn post(
+        &self,
+        listener: &str,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+        answer: usize,
+    ) -> reqwest::RequestBuilder {
+        let request = self.client.post(self.url(listener, path)).header("content-type", "application/json");
+        request.header("x-answer-bytes", answer).body(body)
+    }
+
+    /// What reached the servers since the last time.
+    pub(crate) fn take_received(&self) -> Vec<Received> {
+        std::mem::take(&mut self.received.lock().unwrap())
+    }
+
+    /// The picker's log once it ends with this line, taken.
+    pub(crate) fn take_log(&self, last: &str) -> Vec<String> {
+        eventually("the picker's log", || {
+            let mut log = self.log.lock().unwrap();
+            if log.last().is_some_and(|line| line == last) { Ok(std::mem::take(&mut *log)) } else { Err(format!("{log:?}")) }
+        })
+    }
+}
+
+/// The whole body of an answer.
+pub(crate) async fn text(mut response: reqwest::Response) -> String {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.unwrap() {
+        body.extend_from_slice(&chunk);
+    }
+    String::from_utf8(body).unwrap()
+}
