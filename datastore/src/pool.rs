@@ -160,7 +160,9 @@ pub struct EndpointSpec {
 impl EndpointSpec {
     /// The engine that the pod's labels name, if they name one that is known.
     pub fn labelled_engine(&self) -> Option<Engine> {
-        Engine::POD_LABELS.iter().find_map(|label| self.labels.get(*label)?.parse().ok())
+        // What a custom engine's families are, a label cannot say.
+        let named = Engine::POD_LABELS.iter().find_map(|label| self.labels.get(*label)?.parse().ok());
+        named.filter(|engine| *engine != Engine::Custom)
     }
 
     /// A ready endpoint that is its own pod: what a file describes.

@@ -44,7 +44,7 @@ static API: LazyLock<Router> = LazyLock::new(|| {
     router(datastore, config, &mut Registry::default())
 });
 
-/// The path and query on the first line, the Accept header on the second.
+// The path and query on the first line, the Accept header on the second.
 fuzz_target!(|text: &str| {
     let (target, accept) = text.split_once('\n').unwrap_or((text, ""));
     let Ok(uri) = Uri::try_from(target) else { return };

@@ -137,7 +137,12 @@ impl Activity {
         observed.requests_begun += 1;
         observed.http1 = version < Version::HTTP_2;
         observed.head_begun = None;
+        let first = observed.requests_in_flight == 1;
         drop(observed);
+        if first {
+            // The wait for a request is over: its end must not cut the one that came.
+            self.changed.notify_one();
+        }
         RequestInFlight(Arc::clone(self))
     }
 
