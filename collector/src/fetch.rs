@@ -297,4 +297,11 @@ mod tests {
             assert!(!failure.message.contains("secret"), "{}", failure.message);
         }
     }
+
+    #[tokio::test]
+    async fn a_url_that_http_does_not_take_is_never_asked_for() {
+        let url = format!("http://127.0.0.1:9/{}", "x".repeat(70_000));
+        let failure = fetch_page(&url, &FetchConfig::default()).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Connect, "{}", failure.message);
+    }
 }
