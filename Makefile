@@ -1,10 +1,10 @@
 # `make` lists what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help test quick lint deny bench scale api-load fuzz demo clean
+.PHONY: help test quick lint deny bench scale api-load cluster-bench fuzz demo clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: ## Everything that CI runs, with a summary line
 	@tests/all
@@ -30,7 +30,12 @@ api-load: ## Reads of the metrics API per core, beside a bare server (a minute)
 	cargo build --release --locked -p weir -p weir-tests
 	target/release/api-load
 
-fuzz: ## Each fuzz target for a minute (nightly Rust and cargo-fuzz)
+cluster-bench: ## Freshness, resources and decisions in a real control plane (a quarter of an hour, as root)
+	tests/cluster/install
+	cargo build --release --locked -p weir -p weir-tests
+	target/release/cluster-bench
+
+fuzz: ## Each fuzz target for three minutes (nightly Rust and cargo-fuzz)
 	fuzz/run
 
 demo: ## The whole line on this machine, for a minute

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use weir_datastore::engine::{CustomFamily, Engine, PageReader};
 use weir_datastore::picker::PickerPageReader;
-use weir_datastore::{EndpointKey, EndpointWriter, FRESH_AT_MOST, PickerKey, PoolId, Scheme, TopologyWriter};
+use weir_datastore::{EndpointKey, EndpointState, EndpointWriter, FRESH_AT_MOST, PickerKey, PoolId, Scheme, TopologyWriter};
 
 use crate::access::WantedPool;
 use crate::activity::Activity;
@@ -163,7 +163,7 @@ pub struct Collector {
     readers: HashMap<ReaderKey, Arc<PageReader>>,
     connections: HashMap<ConnectionKey, Followed>,
     pools: HashMap<PoolId, PoolState>,
-    endpoints: HashMap<EndpointKey, AbortHandle>,
+    endpoints: HashMap<EndpointKey, RunningEndpoint>,
     picker_shared: PickerShared,
     pickers: HashMap<PickerKey, RunningPicker>,
     tasks: JoinSet<()>,
@@ -184,6 +184,12 @@ struct PoolState {
     feeds: Arc<Feeds>,
     /// What its pickers told.
     book: Arc<Book>,
+}
+
+struct RunningEndpoint {
+    /// Whether discovery says that it takes requests.
+    ready: watch::Sender<bool>,
+    task: AbortHandle,
 }
 
 struct RunningPicker {
@@ -293,8 +299,8 @@ impl Collector {
         }
         let change = self.topology.replace_all(specs, Instant::now());
         for gone in &change.removed {
-            if let Some(task) = self.endpoints.remove(gone) {
-                task.abort();
+            if let Some(running) = self.endpoints.remove(gone) {
+                running.task.abort();
             }
         }
         self.pools.retain(|id, _| wanted.contains_key(id));
@@ -312,7 +318,20 @@ impl Collector {
         // Each loop holds its own: what only the map holds is of no use any more.
         self.readers.retain(|_, reader| Arc::strong_count(reader) > 1);
         let (added, removed) = (change.added.len(), change.removed.len());
-        change.added.into_iter().for_each(|writer| self.start(writer));
+        let mut ready = HashSet::new();
+        for pool in wanted.values() {
+            for endpoint in pool.spec.endpoints.iter().filter(|endpoint| endpoint.state == EndpointState::Ready) {
+                ready.insert(EndpointKey::of(&pool.spec.id, &pool.spec.metrics, endpoint));
+            }
+        }
+        for (key, running) in &self.endpoints {
+            let ready = ready.contains(key);
+            running.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
+        }
+        for writer in change.added {
+            let ready = ready.contains(writer.key());
+            self.start(writer, ready);
+        }
         for writer in change.added_pickers {
             if let Some(state) = self.pools.get(&writer.key().pool) {
                 state.book.add(writer);
@@ -325,7 +344,7 @@ impl Collector {
         }
     }
 
-    fn start(&mut self, writer: EndpointWriter) {
+    fn start(&mut self, writer: EndpointWriter, ready: bool) {
         let key = writer.key().clone();
         let Some(state) = self.pools.get(&key.pool) else { return };
         let reader_key = (key.metrics.engine, key.metrics.families.clone());
@@ -335,8 +354,9 @@ impl Collector {
         let activity = self.activity.endpoint(&key.pool, &key.address);
         let feed = Feed::new(state.feeds.of(&key.address), self.shared.timeout, self.picker_shared.streams.clone());
         let (reader, connection, shared) = (reader.clone(), state.connection.subscribe(), self.shared.clone());
-        let task = EndpointLoop { writer, reader, connection, pace, activity, feed, shared };
-        self.endpoints.insert(key, self.tasks.spawn(task.run()));
+        let (sender, ready) = watch::channel(ready);
+        let task = EndpointLoop { writer, reader, connection, pace, activity, ready, feed, shared };
+        self.endpoints.insert(key, RunningEndpoint { ready: sender, task: self.tasks.spawn(task.run()) });
     }
 
     /// Makes the pickers at `targets` all that are read.

@@ -40,11 +40,19 @@ impl Pace {
         if busy { &self.busy } else { &self.idle }
     }
 
+    /// When to read an endpoint that has just become ready, and of which nothing is known.
+    pub(crate) fn hurried(&self, now: Instant) -> Instant {
+        now + HURRY.mul_f64(self.busy.phase)
+    }
+
     /// When to read an endpoint that has just begun to work, and was last read at `asked_at`, if it was and that was good.
     pub(crate) fn woken(&self, asked_at: Option<Instant>, now: Instant) -> Instant {
         asked_at.map_or_else(|| self.busy.first(now), |asked_at| self.busy.after_success(asked_at, now).at)
     }
 }
+
+/// Over how much time endpoints are spread that become ready at one moment.
+const HURRY: Duration = Duration::from_millis(100);
 
 /// What follows a read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -38,6 +38,8 @@ pub(crate) struct EndpointLoop {
     pub(crate) pace: Pace,
     /// What others know of it.
     pub(crate) activity: EndpointActivity,
+    /// Whether discovery says that it takes requests.
+    pub(crate) ready: watch::Receiver<bool>,
     /// What other weirs tell of it: while they do, it is not read here.
     pub(crate) feed: Feed,
     pub(crate) shared: Arc<Shared>,
@@ -51,19 +53,24 @@ impl EndpointLoop {
         // Whether the last good page showed requests, and when it was asked for.
         let mut works = false;
         let mut last_good: Option<Instant> = None;
-        let mut wait = Wait { until: self.pace.at_work(self.activity.get()).first(Instant::now()), asked_at: None, may_wake: true };
+        let mut wait = Wait {
+            until: self.pace.at_work(self.activity.get()).first(Instant::now()),
+            asked_at: None,
+            may_wake: true,
+            may_hurry: true,
+        };
         loop {
             let heard = tokio::select! {
                 biased;
                 heard = self.feed.next() => Some(heard),
-                () = wait.over(&self.pace, &mut told) => None,
+                () = wait.over(&self.pace, &mut told, &mut self.ready) => None,
             };
             if let Some(heard) = heard {
                 let now = Instant::now();
                 if let Some(until) = self.feed.take(&heard, &mut self.writer, now) {
                     (works, last_good) = (shows_requests(&heard.load), None);
                     run.ended(self.writer.key(), now);
-                    wait = Wait { until, asked_at: None, may_wake: false };
+                    wait = Wait { until, asked_at: None, may_wake: false, may_hurry: false };
                 }
                 continue;
             }
@@ -94,7 +101,7 @@ impl EndpointLoop {
                     }
                     let next = self.pace.at_work(busy).after_success(asked_at, Instant::now());
                     shared.metrics.overdue.inc_by(next.missed);
-                    Wait { until: next.at, asked_at: Some(asked_at), may_wake: !busy }
+                    Wait { until: next.at, asked_at: Some(asked_at), may_wake: !busy, may_hurry: false }
                 }
                 Err(failure) => {
                     shared.metrics.failed(failure.kind);
@@ -102,8 +109,8 @@ impl EndpointLoop {
                     run.goes_on(self.writer.key(), &failure, now);
                     let schedule = self.pace.at_work(works || self.activity.get());
                     let until = schedule.after_failure(asked_at, now, run.attempts);
-                    // An endpoint that fails is left alone, whoever wants it to work.
-                    Wait { until, asked_at: Some(asked_at), may_wake: false }
+                    // An endpoint that fails is left alone, whoever wants it to work; until it says itself that it is ready.
+                    Wait { until, asked_at: Some(asked_at), may_wake: false, may_hurry: true }
                 }
             };
         }
@@ -121,15 +128,25 @@ struct Wait {
     asked_at: Option<Instant>,
     /// Whether the endpoint is read sooner once it is told to be at work.
     may_wake: bool,
+    /// Whether it has not told anything yet, and is read at once when it becomes ready: until then its pool's totals are unknown.
+    may_hurry: bool,
 }
 
 impl Wait {
     /// Nothing is lost where the future is dropped.
-    async fn over(&mut self, pace: &Pace, told: &mut watch::Receiver<bool>) {
-        while self.may_wake {
+    async fn over(&mut self, pace: &Pace, told: &mut watch::Receiver<bool>, ready: &mut watch::Receiver<bool>) {
+        while self.may_wake || self.may_hurry {
             tokio::select! {
                 () = sleep_until(self.until) => return,
-                changed = told.changed() => {
+                changed = ready.changed(), if self.may_hurry => {
+                    let became_ready = changed.is_ok() && *ready.borrow_and_update();
+                    if became_ready {
+                        self.until = self.until.min(pace.hurried(Instant::now()));
+                    }
+                    // The sender goes when the endpoint goes, and this loop with it.
+                    self.may_hurry = changed.is_ok() && !became_ready;
+                }
+                changed = told.changed(), if self.may_wake => {
                     let woken = changed.is_ok() && *told.borrow_and_update();
                     if woken {
                         self.until = self.until.min(pace.woken(self.asked_at, Instant::now()));

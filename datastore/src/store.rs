@@ -113,6 +113,20 @@ pub struct EndpointKey {
     pub metrics: MetricsSource,
 }
 
+impl EndpointKey {
+    /// The key of `spec`, an endpoint of `pool` whose pages are read as `metrics` says.
+    pub fn of(pool: &PoolId, metrics: &MetricsSource, spec: &EndpointSpec) -> Self {
+        let engine = spec.labelled_engine().or(metrics.engine);
+        Self {
+            pool: pool.clone(),
+            address: spec.address.clone(),
+            pod: spec.pod.clone(),
+            pod_uid: spec.pod_uid.clone(),
+            metrics: MetricsSource { engine, ..metrics.clone() },
+        }
+    }
+}
+
 /// What identifies a picker.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PickerKey {
@@ -154,7 +168,7 @@ impl TopologyWriter {
             after.insert(pool.id.clone(), Arc::new(pool));
         }
         for (id, gone) in before.iter().filter(|(id, _)| !after.contains_key(id)) {
-            change.removed.extend(gone.endpoints.iter().map(|endpoint| key(id, &gone.metrics, &endpoint.spec)));
+            change.removed.extend(gone.endpoints.iter().map(|endpoint| EndpointKey::of(id, &gone.metrics, &endpoint.spec)));
             let pickers = gone.pickers.iter().flatten();
             change.removed_pickers.extend(pickers.map(|picker| PickerKey { pool: id.clone(), name: picker.name.clone() }));
         }
@@ -178,29 +192,18 @@ impl TopologyWriter {
     }
 }
 
-fn key(pool: &PoolId, metrics: &MetricsSource, spec: &EndpointSpec) -> EndpointKey {
-    let engine = spec.labelled_engine().or(metrics.engine);
-    EndpointKey {
-        pool: pool.clone(),
-        address: spec.address.clone(),
-        pod: spec.pod.clone(),
-        pod_uid: spec.pod_uid.clone(),
-        metrics: MetricsSource { engine, ..metrics.clone() },
-    }
-}
-
 /// The pool that `spec` describes, with the cells of what was there `before`.
 fn renewed(before: Option<&Pool>, mut spec: PoolSpec, now: Instant, change: &mut TopologyChange) -> Pool {
     let memory = before.map_or_else(|| Arc::new(PoolMemory::new(now)), |pool| pool.memory.clone());
     memory.changed();
     let mut known: HashMap<_, _> = before
         .iter()
-        .flat_map(|pool| pool.endpoints.iter().map(|endpoint| (key(&pool.id, &pool.metrics, &endpoint.spec), endpoint)))
+        .flat_map(|pool| pool.endpoints.iter().map(|endpoint| (EndpointKey::of(&pool.id, &pool.metrics, &endpoint.spec), endpoint)))
         .collect();
     let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(spec.endpoints.len());
     let mut taken = HashSet::new();
     for endpoint in std::mem::take(&mut spec.endpoints) {
-        let key = key(&spec.id, &spec.metrics, &endpoint);
+        let key = EndpointKey::of(&spec.id, &spec.metrics, &endpoint);
         if !taken.insert(key.clone()) {
             continue;
         }

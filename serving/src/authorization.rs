@@ -15,9 +15,6 @@ use crate::{
     status::{self, Details},
 };
 
-/// Longest address that an error repeats, in bytes.
-const LONGEST_URI: usize = 1024;
-
 /// How a request is described to the reviewer: by what its path means.
 pub type DescribeRequest = fn(&Parts) -> Attributes;
 
@@ -129,10 +126,9 @@ async fn judge(reviews: &RequestReviews, parts: &Parts) -> Option<Response> {
         Ok(decision) if decision.allowed => None,
         Ok(decision) => Some(forbidden(caller, &attributes, &decision.reason)),
         Err(error) => {
-            let mut uri = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
-            uri.truncate(uri.floor_char_boundary(LONGEST_URI));
-            let text = escaped(&format!("Internal Server Error: {uri:?}: {error}\n"));
-            Some(status::plain(StatusCode::INTERNAL_SERVER_ERROR, text))
+            // As a Status: an autoscaler repeats its message as it is, and wraps anything else.
+            let message = format!("Internal error occurred: {error}");
+            Some(status::failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &message))
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use weir_datastore::EndpointState;
 
 use super::eventually;
 use super::rig::{Rig, pool, quick};
@@ -72,6 +73,23 @@ async fn an_endpoint_that_fails_is_left_alone_whoever_wants_it_to_work() {
     }
     eventually("the next attempt", || server.requests() > requests).await;
     assert!(start.elapsed() > IDLE / 2, "{:?}", start.elapsed());
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_could_not_be_read_is_read_at_once_when_it_becomes_ready() {
+    let server = Server::start(|_| Answer::http("503 Service Unavailable", "", "")).await;
+    let mut wanted = pool(&[server.address]);
+    wanted.spec.endpoints[0].state = EndpointState::Unready;
+    let rig = Rig::start(paced(), vec![wanted.clone()]);
+    // The pauses between attempts grow: after the third failure the next is seconds away.
+    eventually("three attempts", || rig.metric("weir_scrapes_total{outcome=\"status\"}") >= 3.0).await;
+    server.set(|_| page(1, 0));
+    let start = Instant::now();
+    wanted.spec.endpoints[0].state = EndpointState::Ready;
+    rig.want(vec![wanted]);
+    rig.until_running(server.address, 1.0).await;
+    assert!(start.elapsed() < IDLE, "{:?}", start.elapsed());
     rig.stop().await;
 }
 

@@ -199,7 +199,7 @@ impl SharedAuthority {
         let SharedAuthoritySettings { namespace, secret, .. } = &self.settings;
         let way_out = if failure.is_forbidden() {
             format!(
-                "; let weir do it with a Role in namespace {namespace}: apiGroups [\"\"], resources [\"secrets\"], resourceNames [\"{secret}\"], verbs [\"get\", \"list\", \"watch\", \"update\"], and [\"create\"] without resourceNames"
+                "; let weir do it with a Role in namespace {namespace}: apiGroups [\"\"], resources [\"secrets\"], resourceNames [\"{secret}\"], verbs [\"get\", \"list\", \"watch\", \"update\"], and [\"create\"] without resourceNames, or bring an empty Secret of this name: weir fills it"
             )
         } else {
             String::new()

@@ -222,7 +222,7 @@ async fn an_api_server_that_does_not_answer_is_told_of_in_time() {
     api.answer_reviews(|_| Answer::Silence);
     let (code, text) = ask(&server, "/queue", None).await;
     assert_eq!(code, 500);
-    assert!(text.starts_with("Internal Server Error: \"/queue\": no answer from the Kubernetes API server within "), "{text}");
+    assert!(text.contains("\"message\":\"Internal error occurred: no answer from the Kubernetes API server within "), "{text}");
     assert_eq!(ask(&server, "/queue", Some("good")).await.0, 401);
 
     // Two different questions at once: one waits, the other is told so.
