@@ -1,5 +1,7 @@
 //! The real HorizontalPodAutoscaler on weir's numbers: every file of `hpa-examples/`, under load and back.
 
+#![allow(clippy::unwrap_used)]
+
 use std::net::SocketAddr;
 use std::time::SystemTime;
 

@@ -1,5 +1,7 @@
 //! Installing and removing weir in a real control plane, in both ways that docs/install.md names.
 
+#![allow(clippy::unwrap_used)]
+
 use serde_json::Value;
 use weir_tests::cluster::{Cluster, Options, skipped};
 use weir_tests::installed::{self, API_SERVICES, NAMESPACE, available, external, run_helm, wait_until_it_answers};

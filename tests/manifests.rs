@@ -1,6 +1,8 @@
 //! Manifests, chart and examples as files: what a user applies says the same in both forms, and is complete. What a cluster makes of
 //! them is tested in `install.rs` and `autoscaling.rs`.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::process::Command;
 

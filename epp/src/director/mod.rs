@@ -1,0 +1,224 @@
+//! Places requests on the endpoints of one pool: [`PoolDirector`].
+//!
+//! A request takes one snapshot of the pool and passes it down: candidates (ready, in the gateway's subset), what users say about
+//! its model and priority, whether it is shed, then the profile. What is chosen is told at once: to the endpoint's in-flight count,
+//! to the prefix index, and to whoever reads pages. A ticket undoes what lasts, whenever and however the request ends.
+
+mod place;
+mod refusals;
+mod roster;
+mod subset;
+#[cfg(test)]
+mod tests;
+mod ticket;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{info, warn};
+use weir_datastore::{Datastore, EndpointAddress, PickerLoad, PickerWriter, PoolId, PoolSnapshot, Selector};
+
+use self::roster::Roster;
+use crate::inference::{Director, InferenceRequest, Pick, Refusal, Subset};
+use crate::metrics::EppMetrics;
+use crate::resources::Resources;
+use crate::scheduling::prefix::PrefixIndex;
+use crate::scheduling::{CandidateSaturation, Evidence, HealthChange, SchedulingConfig};
+
+/// How often what the picker says of itself is written, at most.
+const PUBLISH_AT_MOST: Duration = Duration::from_millis(100);
+/// How often it is written though nothing changed.
+const PUBLISH_AT_LEAST: Duration = Duration::from_secs(1);
+
+/// Is told of an endpoint, and gives what is to be told when requests begin to be in flight there and when they no longer are:
+/// whoever reads its page wants to read it often meanwhile.
+pub type TellActivity = Arc<dyn Fn(&PoolId, &EndpointAddress) -> Box<dyn Fn(bool) + Send + Sync> + Send + Sync>;
+
+/// What a director is for.
+#[derive(Clone, Debug)]
+pub struct DirectorSettings {
+    /// The pool.
+    pub pool: PoolId,
+    /// How it schedules.
+    pub scheduling: SchedulingConfig,
+    /// Whether the gateway's subset of endpoints counts; upstream's `--disable-endpoint-subset-filter` is false here.
+    pub honour_subset: bool,
+}
+
+/// Places requests on the endpoints of one pool. Clones share everything.
+#[derive(Clone)]
+pub struct PoolDirector(Arc<Shared>);
+
+struct Shared {
+    settings: DirectorSettings,
+    store: Datastore,
+    resources: watch::Receiver<Arc<Resources>>,
+    metrics: EppMetrics,
+    tell: TellActivity,
+    everything: Selector,
+    roster: ArcSwap<Roster>,
+    /// Held while the roster is made anew.
+    renewing: Mutex<()>,
+    prefixes: PrefixIndex,
+    seeds: Mutex<StdRng>,
+    /// Earlier than every moment that is looked at.
+    origin: Instant,
+    arrivals: AtomicU64,
+    /// Whether any response was ever told of: where the gateway tells of none, their lack is no evidence.
+    answers_seen: AtomicBool,
+}
+
+impl std::fmt::Debug for PoolDirector {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("PoolDirector").field("pool", &self.0.settings.pool).finish_non_exhaustive()
+    }
+}
+
+impl Director for PoolDirector {
+    fn direct<'a>(&'a self, request: InferenceRequest) -> Pin<Box<dyn Future<Output = Result<Pick, Refusal>> + Send + 'a>> {
+        Box::pin(async move { self.0.place(&request, Instant::now()) })
+    }
+
+    fn refused(&self, model: Option<&str>, refusal: &Refusal) {
+        let model = model.unwrap_or_default();
+        self.0.metrics.model(model, model).refused(refusal.code);
+    }
+
+    fn ready(&self) -> bool {
+        self.0.store.changes(&self.0.settings.pool).is_some()
+    }
+}
+
+impl PoolDirector {
+    /// A director that reads `store` and draws lots from `rng`. `now` is the earliest moment that it will look at.
+    pub fn new(
+        settings: DirectorSettings,
+        store: Datastore,
+        resources: watch::Receiver<Arc<Resources>>,
+        metrics: EppMetrics,
+        tell: TellActivity,
+        rng: StdRng,
+        now: Instant,
+    ) -> Self {
+        metrics.configure_models(resources.borrow().model_names());
+        Self(Arc::new(Shared {
+            settings,
+            store,
+            resources,
+            metrics,
+            tell,
+            everything: Selector::everything(),
+            roster: ArcSwap::default(),
+            renewing: Mutex::default(),
+            prefixes: PrefixIndex::default(),
+            seeds: Mutex::new(rng),
+            origin: now,
+            arrivals: AtomicU64::new(0),
+            answers_seen: AtomicBool::new(false),
+        }))
+    }
+
+    /// Writes what the picker says of itself, at most ten times a second and at least once, until dropped; does what no request
+    /// does: gauges, forgetting.
+    pub async fn publish(&self, mut writer: PickerWriter) {
+        let mut ticks = interval(PUBLISH_AT_MOST);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut resources = self.0.resources.clone();
+        let mut written: Option<PickerLoad> = None;
+        loop {
+            ticks.tick().await;
+            let now = Instant::now();
+            if resources.has_changed().unwrap_or(false) {
+                self.0.metrics.configure_models(resources.borrow_and_update().model_names());
+            }
+            // Nothing is held: a request is placed or refused at once.
+            let load = PickerLoad { read_at: now, held: Some(0), arrivals: self.0.arrivals.load(Ordering::Relaxed) };
+            let due = written.is_none_or(|before| {
+                before.arrivals != load.arrivals || now.saturating_duration_since(before.read_at) >= PUBLISH_AT_LEAST
+            });
+            if due {
+                writer.succeeded(load, PUBLISH_AT_LEAST);
+                written = Some(load);
+                self.0.refresh(now);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Random numbers for one request: the lock is held for one of them.
+    fn lots(&self) -> StdRng {
+        let seed = self.seeds.lock().unwrap_or_else(PoisonError::into_inner).next_u64();
+        StdRng::seed_from_u64(seed)
+    }
+
+    /// The pool as it is, and what is kept of its endpoints; none where there is no such pool.
+    fn look(&self, now: Instant) -> Option<(PoolSnapshot, Arc<Roster>)> {
+        let matching = || {
+            let snapshot = self.store.snapshot(&self.settings.pool, &self.everything, now)?;
+            let roster = self.roster.load_full();
+            Some(if roster.is_of(&snapshot) { Ok((snapshot, roster)) } else { Err((snapshot, roster)) })
+        };
+        if let Ok(same) = matching()? {
+            return Some(same);
+        }
+        // What is seen under the lock is never older than what was seen under it before: no endpoint is forgotten by mistake.
+        let _renewing = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(matching()?.unwrap_or_else(|(snapshot, roster)| {
+            let renewed = Arc::new(roster.renewed(&snapshot, self));
+            self.roster.store(renewed.clone());
+            (snapshot, renewed)
+        }))
+    }
+
+    /// A request showed something of an endpoint.
+    fn showed(&self, state: &roster::State, evidence: Evidence, at: Instant) {
+        let name = &state.address;
+        match evidence {
+            Evidence::Answered | Evidence::ServerError => self.answers_seen.store(true, Ordering::Relaxed),
+            Evidence::NoAnswer if !self.answers_seen.load(Ordering::Relaxed) => return,
+            Evidence::NoAnswer | Evidence::PassedOver => {}
+        }
+        match state.health.showed(evidence, at) {
+            HealthChange::Same => {}
+            HealthChange::Ejected(lasts) => {
+                self.metrics.ejected(evidence);
+                let pool = &self.settings.pool;
+                let (evidence, seconds) = (evidence.label(), lasts.as_secs());
+                warn!(%pool, endpoint = %name, evidence, seconds, "endpoint ejected: requests there fail; tried again after that");
+            }
+            HealthChange::Recovered => {
+                self.metrics.recoveries.inc();
+                info!(pool = %self.settings.pool, endpoint = %name, "endpoint answers again");
+            }
+        }
+    }
+
+    /// What no request does: gauges, and forgetting the prompts of servers that started anew. One at a time.
+    fn refresh(&self, now: Instant) {
+        let Some((snapshot, roster)) = self.look(now) else { return };
+        for (view, member) in snapshot.endpoints.iter().zip(&roster.members) {
+            if view.fresh_load().is_some_and(|page| member.state.started_anew(page)) {
+                self.prefixes.empty_holder(member.state.holder);
+            }
+        }
+        let ejected = roster.members.iter().filter(|member| member.state.health.is_ejected()).count();
+        self.metrics.endpoints(ejected, roster.members.iter().filter(|member| member.address.is_none()).count());
+        self.metrics.prefix_remembered(self.prefixes.len());
+        let everybody = self.candidates(&Subset::All, &snapshot, &roster, &HashMap::new());
+        self.metrics.saturated(match self.settings.scheduling.detector.saturation(&everybody) {
+            CandidateSaturation::Known(saturation) => Some(saturation),
+            CandidateSaturation::NoEndpoints => Some(1.0),
+            CandidateSaturation::Unknown => None,
+        });
+    }
+}

@@ -1,0 +1,229 @@
+//! What a gateway says, what is said to it, and what else is to be done.
+
+use bytes::Bytes;
+
+use super::Modes;
+use crate::{InferenceRequest, Refusal, Subset};
+
+/// One message of a gateway.
+#[derive(Clone, Debug, Default)]
+pub struct Incoming {
+    /// What it tells; nothing if the gateway left it out.
+    pub message: Option<Message>,
+    /// In which modes the gateway sends bodies; told with a stream's first message, by those that tell.
+    pub modes: Option<Modes>,
+    /// The endpoints that it allows; the latest word counts.
+    pub subset: Option<Subset>,
+    /// Which endpoint served, by dynamic metadata.
+    pub served: Served,
+    /// `upstream.address` among the attributes: the endpoint by a gateway that sets no metadata.
+    pub upstream_address: Option<String>,
+}
+
+/// What a message is about.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// The request's head.
+    RequestHeaders(Head),
+    /// A piece of its body.
+    RequestBody(Chunk),
+    /// Its trailers: the body has ended.
+    RequestTrailers,
+    /// The response's head: the server's, or the gateway's own.
+    ResponseHeaders(Head),
+    /// A piece of its body.
+    ResponseBody(Chunk),
+    /// Its trailers.
+    ResponseTrailers,
+}
+
+/// A head: names in any case, values as bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Head {
+    /// Names and values, in the order sent.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// Nothing follows.
+    pub end: bool,
+}
+
+impl Head {
+    /// The first value of this header, `name` in lower case.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_slice())
+    }
+}
+
+/// A piece of a body.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Chunk {
+    /// The bytes; may be empty.
+    pub body: Vec<u8>,
+    /// Nothing follows.
+    pub end: bool,
+}
+
+/// The endpoint that served a request, as the metadata of a response says.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Served {
+    /// The namespace `envoy.lb` is not there.
+    #[default]
+    NoMetadata,
+    /// It is, without the key.
+    NoKey,
+    /// The value of `x-gateway-destination-endpoint-served`.
+    By(String),
+}
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub enum Action {
+    /// Send this to the gateway.
+    Reply(Reply),
+    /// Ask the director; its answer goes to [`super::Exchange::directed`].
+    Direct(Box<InferenceRequest>),
+    /// Give up what was asked of the director.
+    Abandon,
+    /// Tell the director of a request refused before it.
+    Refused {
+        /// The model, where it could be read.
+        model: Option<std::sync::Arc<str>>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Count this.
+    Note(Note),
+    /// End the stream, with status OK.
+    End,
+}
+
+/// A message to the gateway.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Reply {
+    /// To the request's head.
+    RequestHeaders(HeadReply),
+    /// To a piece of its body.
+    RequestBody(BodyReply),
+    /// To its trailers.
+    RequestTrailers,
+    /// To the response's head.
+    ResponseHeaders(HeadReply),
+    /// To a piece of its body.
+    ResponseBody(BodyReply),
+    /// To its trailers.
+    ResponseTrailers,
+    /// Instead of a response by a server.
+    Immediate(Immediate),
+}
+
+/// How a head is to change.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct HeadReply {
+    /// Headers to set, overwriting; names in lower case.
+    pub set: Vec<(&'static str, String)>,
+    /// Headers to remove.
+    pub remove: Vec<&'static str>,
+    /// Whether the gateway shall choose its route anew.
+    pub clear_route_cache: bool,
+    /// The pick, as dynamic metadata.
+    pub metadata: Option<PickMetadata>,
+}
+
+/// `x-gateway-destination-endpoint` of the namespace `envoy.lb`: the same text as the header.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PickMetadata(pub String);
+
+/// What becomes of a piece of a body.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct BodyReply {
+    /// The bytes.
+    pub content: Content,
+    /// Changes of the head, where it has not gone on yet.
+    pub head: Option<HeadReply>,
+}
+
+/// The bytes of a body reply.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Content {
+    /// As they came.
+    #[default]
+    Unchanged,
+    /// These instead.
+    Replaced(Bytes),
+    /// These are next (`FULL_DUPLEX_STREAMED`).
+    Streamed {
+        /// The bytes.
+        body: Bytes,
+        /// Nothing follows.
+        end: bool,
+    },
+}
+
+/// A response made here.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Immediate {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// Body, plain text.
+    pub body: String,
+    /// For the gateway's log.
+    pub details: &'static str,
+}
+
+/// What is worth a count: the gateway or the request is not as it should be.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Note {
+    /// A message that does not belong here, passed over or answered without effect.
+    Unexpected,
+    /// Another endpoint served than any that was picked: the gateway does not follow, or calls the wrong picker.
+    ServedElsewhere,
+    /// The served endpoint's name is no address.
+    ServedUnreadable,
+    /// The client or the gateway was gone before the pick.
+    GoneBeforePick,
+    /// Gone between pick and response.
+    GoneBeforeResponse,
+    /// Gone within the response.
+    GoneInResponse,
+    /// The gateway answered by itself while the request waited: a time limit of its own.
+    GatewayGaveUp,
+    /// The body should have named another model, and had gone on already: the gateway's mode does not allow it.
+    ModelNotRewritten,
+    /// The director gave an empty pick or failed.
+    DirectorFailed,
+    /// A stream more than may be open.
+    TooManyStreams,
+}
+
+impl Note {
+    /// Every one.
+    pub const ALL: [Self; 10] = [
+        Self::Unexpected,
+        Self::ServedElsewhere,
+        Self::ServedUnreadable,
+        Self::GoneBeforePick,
+        Self::GoneBeforeResponse,
+        Self::GoneInResponse,
+        Self::GatewayGaveUp,
+        Self::ModelNotRewritten,
+        Self::DirectorFailed,
+        Self::TooManyStreams,
+    ];
+
+    /// Label of the metric.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unexpected => "unexpected_message",
+            Self::ServedElsewhere => "served_elsewhere",
+            Self::ServedUnreadable => "served_unreadable",
+            Self::GoneBeforePick => "gone_before_pick",
+            Self::GoneBeforeResponse => "gone_before_response",
+            Self::GoneInResponse => "gone_in_response",
+            Self::GatewayGaveUp => "gateway_gave_up",
+            Self::ModelNotRewritten => "model_not_rewritten",
+            Self::DirectorFailed => "director_failed",
+            Self::TooManyStreams => "too_many_streams",
+        }
+    }
+}

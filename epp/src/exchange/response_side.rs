@@ -1,0 +1,167 @@
+//! From the response's head to its end.
+
+use std::net::SocketAddr;
+use std::str;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::machine::{Exchange, RequestState, ResponseState};
+use super::request_side::split;
+use super::{Action, BodyMode, BodyReply, Chunk, Content, Head, HeadReply, Note, Reply, Served};
+use crate::response::{Framing, ResponseBody};
+
+/// Tells that the picker saw the response, as the Go picker's does.
+const SEEN: &str = "x-went-into-resp-headers";
+/// Tells who served, for conformance tests.
+const VERIFIER: &str = "x-conformance-test-served-endpoint";
+const SWITCHING_PROTOCOLS: u16 = 101;
+
+impl Exchange {
+    pub(super) fn response_headers(
+        &mut self,
+        head: &Head,
+        served: Served,
+        upstream: Option<&str>,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        match &self.request {
+            RequestState::Waiting(_) => out.extend([Action::Abandon, Action::Note(Note::GatewayGaveUp)]),
+            RequestState::Collecting { .. } => out.push(Action::Note(Note::GatewayGaveUp)),
+            _ => {}
+        }
+        // What was collected is of no use any more; what passes piece by piece may go on beside the response.
+        if !matches!(self.request, RequestState::Passing) {
+            self.request = RequestState::Gone;
+        }
+        self.body = Vec::new();
+        self.pieces.clear();
+        self.share.give_back();
+        if !matches!(self.response, ResponseState::Begin) {
+            out.push(Action::Note(Note::Unexpected));
+        }
+        let status = [":status", "status"].into_iter().find_map(|name| number(head.get(name)?));
+        let mut set = vec![(SEEN, "true".to_owned())];
+        if self.settings.served_verifier {
+            let told = match &served {
+                Served::NoMetadata => "fail: missing envoy lb metadata",
+                Served::NoKey => "fail: missing destination endpoint served metadata",
+                Served::By(endpoint) => endpoint,
+            };
+            set.push((VERIFIER, told.to_owned()));
+        }
+        self.note_served(&served, upstream, out);
+        let mut body = ResponseBody::new(Framing::Opaque, None);
+        let mut remove = Vec::new();
+        if let Some(picked) = &mut self.picked {
+            if let Some(status) = status {
+                picked.ticket.response_started(status, now);
+            }
+            let framing = match status {
+                Some(SWITCHING_PROTOCOLS) => Framing::Opaque,
+                _ => Framing::of(head.get("content-type"), head.get("content-encoding"), picked.streaming),
+            };
+            let model_back = if framing == Framing::Opaque { None } else { picked.model_back.take() };
+            if model_back.is_some() {
+                remove.push("content-length");
+            }
+            body = ResponseBody::new(framing, model_back);
+        }
+        self.response = ResponseState::Following(Box::new(body));
+        out.push(Action::Reply(Reply::ResponseHeaders(HeadReply { set, remove, ..HeadReply::default() })));
+        if head.end {
+            self.completed(now);
+        }
+    }
+
+    pub(super) fn response_body(&mut self, chunk: Chunk, mode: BodyMode, now: Instant, out: &mut Vec<Action>) {
+        if let Some(picked) = self.picked.as_mut().filter(|_| !chunk.body.is_empty()) {
+            picked.ticket.response_bytes(chunk.body.len(), now);
+        }
+        let duplex = mode == BodyMode::FullDuplex;
+        let mut passed = chunk.body;
+        let mut replaces = false;
+        if let ResponseState::Following(body) = &mut self.response {
+            replaces = body.replaces();
+            passed = body.pass(passed);
+            // A buffered body is whole even if trailers follow.
+            if chunk.end || mode == BodyMode::Buffered {
+                passed.append(&mut body.rest());
+            }
+        } else {
+            out.push(Action::Note(Note::Unexpected));
+        }
+        if duplex {
+            let pieces = split(passed.into(), chunk.end, self.settings.reply_chunk);
+            out.extend(pieces.map(|content| Action::Reply(Reply::ResponseBody(BodyReply { content, head: None }))));
+        } else {
+            let content = if replaces { Content::Replaced(passed.into()) } else { Content::Unchanged };
+            out.push(Action::Reply(Reply::ResponseBody(BodyReply { content, head: None })));
+        }
+        if chunk.end {
+            self.completed(now);
+        }
+    }
+
+    pub(super) fn response_trailers(&mut self, mode: BodyMode, now: Instant, out: &mut Vec<Action>) {
+        if let ResponseState::Following(body) = &mut self.response {
+            let rest = Bytes::from(body.rest());
+            if mode == BodyMode::FullDuplex && !rest.is_empty() {
+                let content = Content::Streamed { body: rest, end: false };
+                out.push(Action::Reply(Reply::ResponseBody(BodyReply { content, head: None })));
+            }
+        }
+        out.push(Action::Reply(Reply::ResponseTrailers));
+        self.completed(now);
+    }
+
+    /// The stream ended within the response.
+    pub(super) fn cut_short(&mut self, now: Instant) -> Option<Note> {
+        // Without its body the response's end is not told: the stream's end is it.
+        if self.modes.is_some_and(|modes| modes.response == BodyMode::None) {
+            self.completed(now);
+            return None;
+        }
+        self.tell_usage();
+        Some(Note::GoneInResponse)
+    }
+
+    fn completed(&mut self, now: Instant) {
+        self.tell_usage();
+        if let Some(mut picked) = self.picked.take() {
+            picked.ticket.completed(now);
+        }
+        self.response = ResponseState::Ended;
+    }
+
+    fn tell_usage(&mut self) {
+        if let (ResponseState::Following(body), Some(picked)) = (&self.response, &mut self.picked)
+            && let Some(usage) = body.usage()
+        {
+            picked.ticket.usage(usage);
+        }
+    }
+
+    fn note_served(&mut self, served: &Served, upstream: Option<&str>, out: &mut Vec<Action>) {
+        let Some(picked) = &mut self.picked else { return };
+        let told = match served {
+            Served::By(endpoint) => Some(endpoint.as_str()),
+            Served::NoMetadata | Served::NoKey => upstream,
+        };
+        let Some(told) = told.filter(|told| !told.is_empty()) else { return };
+        match told.parse::<SocketAddr>() {
+            Ok(endpoint) => {
+                if !picked.endpoints.contains(&endpoint) {
+                    out.push(Action::Note(Note::ServedElsewhere));
+                }
+                picked.ticket.served_by(endpoint);
+            }
+            Err(_) => out.push(Action::Note(Note::ServedUnreadable)),
+        }
+    }
+}
+
+fn number(value: &[u8]) -> Option<u16> {
+    str::from_utf8(value).ok()?.trim().parse().ok()
+}

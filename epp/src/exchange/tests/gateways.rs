@@ -1,0 +1,175 @@
+//! What each gateway does in its own way.
+
+use super::*;
+
+const ENDPOINT: &str = "10.0.0.1:8000";
+
+#[test]
+fn nginx_half_closes_and_waits_for_the_pick_and_the_end() {
+    let mut script = Script::new(None);
+    // No pseudo-headers, no modes, one body message, half-close at once.
+    script.head(&[("content-type", "application/json"), ("x-epp-host", "h")], false).body(PROMPT, true).close(Closed::HalfClosed);
+    assert!(!script.ended() && !script.abandoned());
+    assert_eq!(script.pick(&[ENDPOINT], None).model.as_deref(), Some("llama"), "the body's shape tells the API");
+    assert!(script.ended());
+    let replies = script.replies();
+    assert!(matches!(&replies[0], Reply::RequestHeaders(head) if head.metadata.is_some()));
+    assert_eq!(script.told(), ["ended"], "in flight until the stream's end, no success");
+    assert!(script.notes().is_empty());
+    assert_eq!(script.budget.used(), 0);
+}
+
+#[test]
+fn nginx_half_closing_after_a_head_alone() {
+    let mut script = Script::new(None);
+    script.head(&[("accept", "*/*")], true).close(Closed::HalfClosed);
+    assert!(!script.ended());
+    script.pick(&[ENDPOINT], None);
+    assert!(script.ended());
+}
+
+#[test]
+fn a_half_close_with_a_method_means_the_client_is_gone() {
+    let mut script = Script::duplex();
+    script.post().body(PROMPT, true).close(Closed::HalfClosed);
+    assert!(script.abandoned() && script.ended());
+    assert_eq!(script.notes(), [Note::GoneBeforePick]);
+    // What the director still says comes too late, and is let go.
+    script.pick(&[ENDPOINT], None);
+    assert_eq!(script.told(), ["ended"]);
+    assert!(script.replies().is_empty());
+}
+
+#[test]
+fn a_reset_is_an_end_at_every_phase() {
+    type Phase = (fn(&mut Script), &'static [Note], bool);
+    let phases: [Phase; 6] = [
+        (|_| {}, &[], false),
+        (|script| _ = script.post(), &[Note::GoneBeforePick], false),
+        (|script| _ = script.post().body(PROMPT, false), &[Note::GoneBeforePick], false),
+        (|script| _ = script.post().body(PROMPT, true), &[Note::GoneBeforePick], true),
+        (|script| _ = script.post().body(PROMPT, true).pick(&[ENDPOINT], None), &[Note::GoneBeforeResponse], false),
+        (
+            |script| {
+                script.post().body(PROMPT, true).pick(&[ENDPOINT], None);
+                script.send(response("200", "application/json"));
+            },
+            &[Note::GoneInResponse],
+            false,
+        ),
+    ];
+    for (index, (until, notes, abandoned)) in phases.into_iter().enumerate() {
+        for how in [Closed::Reset, Closed::HalfClosed] {
+            let mut script = Script::duplex();
+            until(&mut script);
+            script.close(how);
+            assert_eq!((script.notes(), script.abandoned(), script.ended()), (notes.to_vec(), abandoned, true), "{index} {how:?}");
+            assert!(!script.told().contains(&"completed".to_owned()));
+            assert_eq!(script.told().last().is_some_and(|last| last == "ended"), index >= 4);
+            assert_eq!(script.budget.used(), 0);
+        }
+    }
+}
+
+#[test]
+fn envoy_gives_up_a_hold_by_a_response_of_its_own() {
+    let mut script = Script::duplex();
+    script.post().body(PROMPT, true).send(response("504", "text/plain"));
+    script.send(Message::ResponseBody(Chunk { body: b"timeout".to_vec(), end: true }));
+    assert!(script.abandoned());
+    assert_eq!(script.notes(), [Note::GatewayGaveUp]);
+    let replies = script.replies();
+    assert!(matches!(replies[0], Reply::ResponseHeaders(_)));
+    assert_eq!(bytes(&replies), (b"timeout".to_vec(), vec![true]));
+    assert!(!script.ended(), "the gateway ends it");
+}
+
+#[test]
+fn a_response_can_be_the_first_message() {
+    let mut script = Script::duplex();
+    script.send(response("403", "text/plain")).send(Message::ResponseBody(Chunk { body: b"no".to_vec(), end: true }));
+    assert_eq!(script.replies().len(), 2);
+    assert!(script.notes().is_empty());
+}
+
+#[test]
+fn buffering_gateways_get_an_answer_to_the_head_at_once() {
+    for mode in [BodyMode::Buffered, BodyMode::BufferedPartial] {
+        let mut script = Script::new(modes(mode, BodyMode::None));
+        script.head(&[(":method", "POST"), (":path", "/v1/completions"), ("x-gateway-inference-objective", "o")], false);
+        let first = HeadReply { remove: vec!["x-gateway-inference-objective"], ..HeadReply::default() };
+        assert_eq!(script.replies(), [Reply::RequestHeaders(first)]);
+        script.body(PROMPT, true);
+        assert_eq!(script.pick(&[ENDPOINT], None).model.as_deref(), Some("llama"));
+        let replies = script.replies();
+        let [Reply::RequestBody(BodyReply { content: Content::Unchanged, head: Some(head) })] = &replies[..] else {
+            panic!("{replies:?}")
+        };
+        assert_eq!(head.metadata, Some(PickMetadata(ENDPOINT.into())));
+        assert!(head.set.contains(&("x-gateway-destination-endpoint", ENDPOINT.into())));
+    }
+    // A body whose trailers follow is whole as well; one cut off is placed by what is known.
+    let mut script = Script::new(modes(BodyMode::Buffered, BodyMode::None));
+    script.post().body(PROMPT, false).send(Message::RequestTrailers).pick(&[ENDPOINT], None);
+    assert_eq!(script.replies().last(), Some(&Reply::RequestTrailers));
+    let mut script = Script::new(modes(BodyMode::BufferedPartial, BodyMode::None));
+    script.post().body(&PROMPT[..20], false);
+    assert_eq!(script.pick(&[ENDPOINT], None).model, None);
+}
+
+#[test]
+fn head_first_modes_are_placed_by_the_head() {
+    for mode in [BodyMode::None, BodyMode::Streamed] {
+        let mut script = Script::new(modes(mode, BodyMode::None));
+        script.post();
+        if mode == BodyMode::Streamed {
+            // Sent without waiting for the head's reply.
+            script.body("ab", false).body("c", true);
+        }
+        assert_eq!(script.pick(&[ENDPOINT], None).model, None);
+        let replies = script.replies();
+        assert!(matches!(&replies[0], Reply::RequestHeaders(head) if head.metadata.is_some()));
+        assert!(replies[1..].iter().all(|reply| *reply == Reply::RequestBody(BodyReply::default())));
+        assert_eq!(replies.len(), if mode == BodyMode::Streamed { 3 } else { 1 });
+    }
+}
+
+#[test]
+fn an_upgraded_connection_passes_without_an_end() {
+    for headers in
+        [&[(":method", "GET"), ("upgrade", "websocket")][..], &[(":method", "CONNECT")], &[("content-type", "application/grpc")]]
+    {
+        let mut script = Script::duplex();
+        script.head(headers, false).body("early", false);
+        script.pick(&[ENDPOINT], Some("target"));
+        assert_eq!(script.notes(), [Note::ModelNotRewritten]);
+        let replies = script.replies();
+        assert!(matches!(replies[0], Reply::RequestHeaders(_)));
+        assert_eq!(bytes(&replies), (b"early".to_vec(), vec![false]));
+        script.send(Message::ResponseHeaders(head(&[(":status", "101")], false))).body("frame", false);
+        let replies = script.replies();
+        assert_eq!((replies.len(), bytes(&replies)), (2, (b"frame".to_vec(), vec![false])), "both directions go on");
+    }
+}
+
+#[test]
+fn an_upload_to_an_unknown_path_does_not_wait_for_its_end() {
+    let upload = [(":method", "POST"), (":path", "/v1/audio/transcriptions"), ("content-type", "multipart/form-data; boundary=b")];
+    let mut script = Script::duplex();
+    script.head(&upload, false).pick(&[ENDPOINT], None);
+    script.body("--b", false).body("", true);
+    let replies = script.replies();
+    assert_eq!((replies.len(), bytes(&replies)), (3, (b"--b".to_vec(), vec![false, true])));
+    // A known path is read whatever it says of itself.
+    let mut script = Script::duplex();
+    script.head(&[(":path", "/v1/completions"), ("content-type", "text/plain")], false).body(PROMPT, true);
+    assert_eq!(script.pick(&[ENDPOINT], None).model.as_deref(), Some("llama"));
+}
+
+#[test]
+fn a_message_without_content_is_passed_over() {
+    let mut script = Script::duplex();
+    script.deliver(Incoming::default()).post().body(PROMPT, true).pick(&[ENDPOINT], None);
+    assert_eq!(script.notes(), [Note::Unexpected]);
+    assert_eq!(script.replies().len(), 2);
+}

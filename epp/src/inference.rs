@@ -1,0 +1,146 @@
+//! What passes between the frontends and the director: a request to place, the pick or the refusal, and the ticket that lasts until
+//! the request has ended.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+/// Which API of the model server a request is for, by the end of its path.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Api {
+    /// `/completions`
+    Completions,
+    /// `/chat/completions`
+    ChatCompletions,
+    /// `/responses`
+    Responses,
+    /// `/conversations`
+    Conversations,
+    /// `/embeddings`
+    Embeddings,
+    /// Anything else, and whatever has no body.
+    Other,
+}
+
+/// Which endpoints a gateway allows for a request.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Subset {
+    /// Every one of the pool.
+    #[default]
+    All,
+    /// These alone; an empty list allows none. Without a port every rank of the address is meant.
+    Only(Arc<[(IpAddr, Option<u16>)]>),
+}
+
+/// A request to be placed.
+#[derive(Clone, Debug)]
+pub struct InferenceRequest {
+    /// `x-request-id`, given or made.
+    pub id: Arc<str>,
+    /// When its headers came.
+    pub received: Instant,
+    /// Which API it is for.
+    pub api: Api,
+    /// The model that the body names; absent without a body.
+    pub model: Option<Arc<str>>,
+    /// `x-gateway-model-name-rewrite`: the target model that a header asks for.
+    pub model_rewrite: Option<Arc<str>>,
+    /// `x-gateway-inference-objective`: the name of the InferenceObjective that gives its priority.
+    pub objective: Option<Arc<str>>,
+    /// `x-gateway-inference-fairness-id`: whose request it is.
+    pub fairness: Option<Arc<str>>,
+    /// Bytes of the body.
+    pub body_bytes: usize,
+    /// The bytes that make two requests share a prefix: a prompt, messages; empty if there are none.
+    pub prefix: Bytes,
+    /// `cache_salt`: requests of different salts share nothing.
+    pub cache_salt: Option<Arc<str>>,
+    /// Whether it asks for a streamed answer.
+    pub streaming: bool,
+    /// Where the gateway lets it go.
+    pub subset: Subset,
+    /// `test-epp-endpoint-selection`, for conformance tests.
+    pub test_selection: Option<Arc<str>>,
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub struct Pick {
+    /// Endpoints in the order in which they are to be tried; never empty.
+    pub endpoints: Vec<SocketAddr>,
+    /// The model that the body is to name instead, if another one.
+    pub target_model: Option<Arc<str>>,
+    /// Counts the request as in flight until it is dropped.
+    pub ticket: Box<dyn Ticket>,
+}
+
+/// What the director is told of a request that was placed. Dropping it ends the request.
+pub trait Ticket: Send + Sync + std::fmt::Debug {
+    /// The endpoint that served, as the gateway says: another one than the first picked after a fallback.
+    fn served_by(&mut self, endpoint: SocketAddr);
+    /// The response's head came with this status.
+    fn response_started(&mut self, status: u16, at: Instant);
+    /// Bytes of the response's body came; the first ones are the first token of a streamed answer.
+    fn response_bytes(&mut self, bytes: usize, at: Instant);
+    /// The answer's own count of tokens.
+    fn usage(&mut self, usage: Usage);
+    /// The answer is complete.
+    fn completed(&mut self, at: Instant);
+}
+
+/// Tokens as the model server counted them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u64,
+    /// Tokens generated.
+    pub completion_tokens: u64,
+    /// Tokens of the prompt that were in the prefix cache.
+    pub cached_tokens: u64,
+}
+
+/// A request that is not placed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refusal {
+    /// What kind of refusal.
+    pub code: Code,
+    /// What the caller reads after the code.
+    pub message: String,
+    /// `x-llm-d-request-dropped-reason`, where a request was dropped.
+    pub reason: Option<&'static str>,
+    /// After how many seconds it is worth another try.
+    pub retry_after: Option<u32>,
+}
+
+/// Codes of refusals, in the words of the Go picker.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Code {
+    /// 400
+    BadRequest,
+    /// 404
+    NotFound,
+    /// 413
+    PayloadTooLarge,
+    /// 429
+    ResourceExhausted,
+    /// 500
+    Internal,
+    /// 503
+    ServiceUnavailable,
+}
+
+/// Decides where requests go.
+pub trait Director: Send + Sync + 'static {
+    /// Places a request, now or once there is room. Dropping the future gives the request up.
+    fn direct<'a>(&'a self, request: InferenceRequest) -> Pin<Box<dyn Future<Output = Result<Pick, Refusal>> + Send + 'a>>;
+
+    /// Tells of a request that was refused before it got here: its body could not be read.
+    fn refused(&self, model: Option<&str>, refusal: &Refusal);
+
+    /// Whether requests can be placed at all: the pool is known.
+    fn ready(&self) -> bool;
+}

@@ -1,0 +1,12 @@
+//! The endpoint picker: ext_proc frontend, request reading, scheduling.
+pub mod director;
+pub mod exchange;
+pub mod frontend;
+mod inference;
+pub mod metrics;
+pub mod request;
+pub mod resources;
+pub mod response;
+pub mod scheduling;
+
+pub use inference::{Api, Code, Director, InferenceRequest, Pick, Refusal, Subset, Ticket, Usage};

@@ -1,0 +1,190 @@
+//! The body of a request: its few fields that matter, where they lie, and the model's name replaced in place.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::str;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Route, bad_request};
+use crate::{Api, Refusal};
+
+/// A model's name may be this long; Kubernetes' names and paths of files are shorter.
+const MAX_MODEL: usize = 4 << 10;
+/// A salt may be this long.
+const MAX_SALT: usize = 4 << 10;
+
+/// A body as read.
+#[derive(Clone, Debug)]
+pub struct RequestBody {
+    /// As it came.
+    pub bytes: Bytes,
+    /// Which API: told by the path, else by the body's shape.
+    pub api: Api,
+    /// The model.
+    pub model: Option<Arc<str>>,
+    /// What makes two requests share a prefix, as it stands in the body.
+    pub prefix: Bytes,
+    /// `cache_salt`.
+    pub cache_salt: Option<Arc<str>>,
+    /// `"stream": true`
+    pub streaming: bool,
+    /// Where the model's value lies, quotes included.
+    model_at: Option<Range<usize>>,
+}
+
+/// The top-level fields. A field that comes twice is refused: picker and model server could read different ones.
+#[derive(Debug, Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow)]
+    prompt: Option<&'a RawValue>,
+    #[serde(borrow)]
+    messages: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
+    #[serde(borrow)]
+    items: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stream: Option<&'a RawValue>,
+    #[serde(borrow)]
+    cache_salt: Option<&'a RawValue>,
+}
+
+impl RequestBody {
+    /// Reads a whole body.
+    ///
+    /// # Errors
+    /// 400 for a body that is no JSON object, names no model, or lacks what its API asks for. A body of an unknown path is never
+    /// refused.
+    pub fn read(bytes: Bytes, route: Route) -> Result<Self, Refusal> {
+        let fields = match parse(&bytes) {
+            Ok(fields) => fields,
+            Err(_) if route == Route::Unknown => return Ok(Self::opaque(bytes)),
+            Err(error) => return Err(bad_request(format!("error unmarshaling request bodyMap: {error}"))),
+        };
+        let model = fields.model.and_then(|raw| string(raw, MAX_MODEL)).filter(|model| !model.is_empty());
+        let api = match route {
+            Route::Known(api) => api,
+            Route::Unknown => Api::Other,
+            Route::Untold => fields.shape(),
+        };
+        let prefix = match fields.check(api) {
+            _ if model.is_none() && api != Api::Other => return Err(bad_request("model not found in request body")),
+            Ok(prefix) => prefix,
+            Err(problem) => return Err(bad_request(problem)),
+        };
+        let within = |raw: &RawValue| {
+            let start = raw.get().as_ptr() as usize - bytes.as_ptr() as usize;
+            start..start + raw.get().len()
+        };
+        Ok(Self {
+            api,
+            prefix: prefix.map(|raw| bytes.slice(within(raw))).unwrap_or_default(),
+            cache_salt: fields.cache_salt.and_then(|raw| string(raw, MAX_SALT)),
+            streaming: fields.stream.is_some_and(|raw| raw.get() == "true"),
+            model_at: model.as_ref().and(fields.model).map(within),
+            model,
+            bytes: bytes.clone(),
+        })
+    }
+
+    /// A body that is not looked into.
+    pub fn opaque(bytes: Bytes) -> Self {
+        Self { bytes, api: Api::Other, model: None, prefix: Bytes::new(), cache_salt: None, streaming: false, model_at: None }
+    }
+
+    /// The same body, naming `model` instead; every other byte stays. Nothing if there is no model to replace.
+    pub fn with_model(&self, model: &str) -> Option<Bytes> {
+        let at = self.model_at.clone()?;
+        let value = serde_json::to_string(model).ok()?;
+        let (before, after) = (&self.bytes[..at.start], &self.bytes[at.end..]);
+        let mut edited = Vec::with_capacity(before.len() + value.len() + after.len());
+        edited.extend_from_slice(before);
+        edited.extend_from_slice(value.as_bytes());
+        edited.extend_from_slice(after);
+        Some(edited.into())
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Fields<'_>, String> {
+    let text = str::from_utf8(bytes).map_err(|error| format!("the body is not UTF-8 text at byte {}", error.valid_up_to()))?;
+    // A list of seven would be read as the seven fields.
+    if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
+        return match serde_json::from_str::<&RawValue>(text) {
+            Ok(_) => Err("the body is not a JSON object".into()),
+            Err(error) => Err(error.to_string()),
+        };
+    }
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+/// The string that this value is.
+fn string(raw: &RawValue, longest: usize) -> Option<Arc<str>> {
+    // Six bytes at most write one (`\u0061`).
+    if raw.get().len() > 6 * longest + 2 {
+        return None;
+    }
+    let value: Cow<'_, str> = serde_json::from_str(raw.get()).ok()?;
+    Some(value.as_ref().into()).filter(|value: &Arc<str>| value.len() <= longest)
+}
+
+/// What follows the opening bracket of a list, without space; nothing if it is no list.
+fn list(raw: &RawValue) -> Option<&str> {
+    raw.get().strip_prefix('[').map(str::trim_start)
+}
+
+impl<'a> Fields<'a> {
+    /// Which API a body is for whose path is unknown.
+    fn shape(&self) -> Api {
+        if self.messages.is_some() {
+            Api::ChatCompletions
+        } else if self.items.is_some() {
+            Api::Conversations
+        } else if self.prompt.is_some() || self.input.is_none() {
+            Api::Completions
+        } else {
+            // Embeddings and responses look alike.
+            Api::Embeddings
+        }
+    }
+
+    /// The value that holds the prompt, if the body is one of this API.
+    fn check(&self, api: Api) -> Result<Option<&'a RawValue>, &'static str> {
+        let (field, sound, problem): (_, fn(&RawValue) -> bool, _) = match api {
+            Api::Completions => (self.prompt, is_prompt, "prompt not found in request: must have prompt field"),
+            Api::ChatCompletions => {
+                (self.messages, is_messages, "invalid chat completions request: must have valid messages field")
+            }
+            Api::Responses => (self.input, is_not_null, "invalid responses request: must have input field"),
+            Api::Conversations => (self.items, is_messages, "invalid conversations request: must have items field"),
+            Api::Embeddings => (self.input, is_not_null, "invalid embeddings request: must have input field"),
+            Api::Other => return Ok(self.prompt.or(self.messages).or(self.input).or(self.items)),
+        };
+        match field {
+            Some(raw) if sound(raw) => Ok(Some(raw)),
+            _ => Err(problem),
+        }
+    }
+}
+
+/// A text, or a list of texts or tokens, not empty.
+fn is_prompt(raw: &RawValue) -> bool {
+    match list(raw) {
+        Some(rest) => rest.starts_with(|first: char| matches!(first, '"' | '[' | '-') || first.is_ascii_digit()),
+        None => raw.get().starts_with('"') && raw.get() != "\"\"",
+    }
+}
+
+/// A list of objects, not empty.
+fn is_messages(raw: &RawValue) -> bool {
+    list(raw).is_some_and(|rest| rest.starts_with('{'))
+}
+
+fn is_not_null(raw: &RawValue) -> bool {
+    raw.get() != "null"
+}

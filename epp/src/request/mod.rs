@@ -1,0 +1,31 @@
+//! What a pick needs to know of a request, read from its head and its body without a copy of either.
+//!
+//! The head gives the API by its path, and the control headers ([`RequestHead`]). The body is scanned once for the few top-level fields
+//! that matter ([`RequestBody`]): bytes stay bytes, nothing is decoded but the model's name. Where the body shall name another
+//! model, that one value is replaced in place.
+
+mod body;
+mod head;
+mod path;
+mod refusals;
+mod subset;
+
+#[cfg(test)]
+mod tests;
+
+pub use body::RequestBody;
+pub use head::RequestHead;
+pub use path::Route;
+pub(crate) use refusals::{bad_request, buffers_full, out_of_order, shutting_down, too_large};
+pub use subset::subset_of;
+
+/// The pick, as header and as key of dynamic metadata.
+pub const DESTINATION: &str = "x-gateway-destination-endpoint";
+/// The endpoint that served, as key of dynamic metadata.
+pub const SERVED: &str = "x-gateway-destination-endpoint-served";
+/// The endpoints allowed, as key of filter metadata.
+pub const SUBSET: &str = "x-gateway-destination-endpoint-subset";
+/// Namespace of filter metadata that holds [`SUBSET`].
+pub const SUBSET_NAMESPACE: &str = "envoy.lb.subset_hint";
+/// Namespace of dynamic metadata that holds [`DESTINATION`] and [`SERVED`].
+pub const LB_NAMESPACE: &str = "envoy.lb";

@@ -1,0 +1,206 @@
+use super::*;
+
+const HEAD: &str = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n";
+
+fn parse(rest: &str) -> SchedulingConfig {
+    SchedulingConfig::parse(&format!("{HEAD}{rest}")).unwrap()
+}
+
+/// What is told of a configuration, whose first line is the third of the file.
+fn problems(rest: &str) -> Vec<String> {
+    let error = SchedulingConfig::parse(&format!("{HEAD}{rest}")).unwrap_err();
+    error.problems.iter().map(ToString::to_string).collect()
+}
+
+fn scorers(config: &SchedulingConfig) -> Vec<(&str, f64)> {
+    config.profile.scorers.iter().map(|scorer| (&*scorer.scorer.name.name, scorer.weight)).collect()
+}
+
+#[test]
+fn upstreams_defaults_where_nothing_is_written() {
+    let expected = [("queue-scorer", 2.0), ("kv-cache-utilization-scorer", 2.0), ("prefix-cache-scorer", 3.0)];
+    for config in [SchedulingConfig::default(), parse(""), parse("plugins: []\n")] {
+        assert_eq!(scorers(&config), expected);
+        assert_eq!((config.profile.picker.name.kind, config.profile.picker.plugin.most()), ("max-score-picker", 1));
+        assert_eq!(config.prefix, Some(PrefixSettings::default()));
+        assert_eq!(config.detector, SaturationDetector::default());
+    }
+}
+
+#[test]
+fn the_whole_format() {
+    let config = SchedulingConfig::parse(
+        r"
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+featureGates: [dataLayer]
+plugins:
+- type: queue-scorer
+- name: cache
+  type: prefix-cache-scorer
+  parameters: { lruCapacityPerServer: 99, autoTune: false, blockSizeTokens: 64, maxPrefixBlocksToMatch: 10 }
+- type: lora-affinity-scorer
+- type: running-requests-size-scorer
+- type: weighted-random-picker
+  parameters: { maxNumOfEndpoints: 3 }
+- type: random-picker
+- type: single-profile-handler
+- name: full
+  type: utilization-detector
+  parameters: { queueDepthThreshold: 7, kvCacheUtilThreshold: 0.9, metricsStalenessThreshold: 250ms, headroom: 0.5 }
+- type: header-based-testing-filter
+- type: destination-endpoint-served-verifier
+- type: openai-parser
+parser: { pluginRef: openai-parser }
+saturationDetector: { pluginRef: full }
+schedulingProfiles:
+- name: mine
+  plugins:
+  - pluginRef: header-based-testing-filter
+  - pluginRef: full
+  - pluginRef: queue-scorer
+    weight: 1.5
+  - pluginRef: cache
+  - pluginRef: weighted-random-picker
+",
+    )
+    .unwrap();
+    assert_eq!(&*config.profile.name, "mine");
+    assert_eq!(scorers(&config), [("queue-scorer", 1.5), ("cache", 1.0)]);
+    assert_eq!((config.profile.picker.name.kind, config.profile.picker.plugin.most()), ("weighted-random-picker", 3));
+    let filters: Vec<_> = config.profile.filters.iter().map(|filter| &*filter.name.name).collect();
+    assert_eq!(filters, ["header-based-testing-filter", "full"]);
+    let prefix =
+        PrefixSettings { auto_tune: false, block_size_tokens: 64, most_blocks: 10, most_tokens: 0, capacity_per_server: 99 };
+    assert_eq!(config.prefix, Some(prefix));
+    let SaturationDetector::Utilization { thresholds, page_age, headroom } = config.detector else { unreachable!() };
+    assert_eq!((thresholds.queue, thresholds.kv_cache_utilization, headroom), (7.0, 0.9, 0.5));
+    assert_eq!(page_age, Some(std::time::Duration::from_millis(250)));
+    assert!(config.verify_served);
+}
+
+#[test]
+fn plugins_without_a_profile_make_one() {
+    let config = parse(
+        "plugins:\n- type: kv-cache-utilization-scorer\n- type: random-picker\n- type: concurrency-detector\n  parameters: \
+         {maxConcurrency: 8}\nsaturationDetector: {pluginRef: concurrency-detector}\n",
+    );
+    assert_eq!(scorers(&config), [("kv-cache-utilization-scorer", 1.0)]);
+    assert_eq!(config.profile.picker.name.kind, "random-picker");
+    assert_eq!(config.prefix, None, "nobody asks for prefixes");
+    assert!(config.profile.filters.is_empty());
+    assert_eq!(config.detector, SaturationDetector::Concurrency { most: 8, headroom: 0.0 });
+}
+
+#[test]
+fn the_producers_own_parameters_win() {
+    let plugins = "plugins:\n- type: prefix-cache-scorer\n- type: approx-prefix-cache-producer\n  parameters: {autoTune: false}\n";
+    assert!(!parse(plugins).prefix.unwrap().auto_tune);
+}
+
+#[test]
+fn a_profile_without_a_picker_gets_the_first_of_the_list() {
+    let config = parse(
+        "plugins:\n- type: queue-scorer\n- type: random-picker\nschedulingProfiles:\n- name: p\n  plugins:\n  - pluginRef: \
+         queue-scorer\n",
+    );
+    assert_eq!(config.profile.picker.name.kind, "random-picker");
+}
+
+#[test]
+fn what_is_wrong_is_told_with_line_field_and_the_nearest_name() {
+    for (rest, expected) in [
+        (
+            "plugins:\n- type: queue-scorrer\n",
+            "4:9: plugins[0].type: unknown plugin type `queue-scorrer`: did you mean `queue-scorer`?",
+        ),
+        ("plugins:\n- type: latency-scorer\n", "4:9: plugins[0].type: not built yet: `latency-scorer`"),
+        (
+            "plugins:\n- type: prefix-cache-scorer\n  parameters:\n    lruCapacity: 5\n    lruCapcityPerServer: 5\n",
+            "7:5: plugins[0].parameters.lruCapcityPerServer: unknown parameter: did you mean `lruCapacityPerServer`?",
+        ),
+        (
+            "plugins:\n- type: queue-scorer\n  parameters: {a: 1}\n",
+            "5:16: plugins[0].parameters.a: unknown parameter: this plugin has none",
+        ),
+        (
+            "plugins:\n- type: max-score-picker\n  parameters: {maxNumOfEndpoints: 2.5}\n",
+            "5:35: plugins[0].parameters.maxNumOfEndpoints: 2.5: write a whole number from 0 to 64",
+        ),
+        (
+            "plugins:\n- type: queue-scorer\n- type: queue-scorer\n",
+            "5:3: plugins[1]: plugin `queue-scorer` is already on line 4: give one of them another `name`",
+        ),
+        (
+            "plugins:\n- type: queue-scorer\nschedulingProfiles:\n- name: p\n  plugins:\n  - pluginRef: queue-score\n",
+            "8:16: schedulingProfiles[0].plugins[0].pluginRef: no plugin `queue-score` is in the list: did you mean `queue-scorer`?",
+        ),
+        (
+            "plugins:\n- type: random-picker\nschedulingProfiles:\n- name: p\n  plugins:\n  - {pluginRef: random-picker, weight: 2}\n",
+            "8:40: schedulingProfiles[0].plugins[0].weight: only scorers have a weight, and `random-picker` is none: remove it",
+        ),
+        (
+            "plugins:\n- type: utilization-detector\n  parameters: {metricsStalenessThreshold: 0s}\n",
+            "5:43: plugins[0].parameters.metricsStalenessThreshold: `0s`: write a time above zero, such as 200ms",
+        ),
+        (
+            "plugins:\n- type: concurrency-detector\n  parameters: {concurrencyMode: tokens}\n",
+            "5:33: plugins[0].parameters.concurrencyMode: not built yet: `tokens`",
+        ),
+        ("featureGates: [flowControl]\n", "3:16: featureGates[0]: not built yet: flow control; remove the gate"),
+        (
+            "plugins:\n- type: queue-scorer\nsaturationDetector: {pluginRef: queue-scorer}\n",
+            "5:21: saturationDetector: `queue-scorer` is no detector: name a utilization-detector or a concurrency-detector",
+        ),
+        ("pluggins: []\n", "3:1: pluggins: unknown field: did you mean `plugins`?"),
+        ("plugins:\n- name: x\n", "4:3: plugins[0].type: is missing: name the plugin's type, as `type: queue-scorer`"),
+    ] {
+        let told = problems(rest);
+        assert!(told.iter().any(|problem| problem == expected), "no {expected:?} in {told:#?}");
+    }
+}
+
+#[test]
+fn several_problems_are_told_at_once_and_in_order() {
+    let told = problems("plugins:\n- type: a\n- type: random-picker\n  parameters: {x: 1}\nkindd: 1\n");
+    assert_eq!(told.len(), 3, "{told:#?}");
+    assert!(told.is_sorted_by_key(|problem| problem.split(':').next().unwrap().parse::<u32>().unwrap()), "{told:#?}");
+    let error = SchedulingConfig::parse("kind: Pod\n").unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "1:1: apiVersion: is missing: write `apiVersion: inference.networking.x-k8s.io/v1alpha1`\n\
+         1:7: kind: `Pod` is not what this reads: write `kind: EndpointPickerConfig`"
+    );
+}
+
+#[test]
+fn what_is_no_configuration_is_refused_and_nothing_panics() {
+    for source in ["", "[", "a: [", "- 1", "plugins: {a: &x [*x]}", "\u{0}", "a: .nan", "a: 1\na: 2"] {
+        let error = SchedulingConfig::parse(source).unwrap_err();
+        assert!(!error.problems.is_empty() && !error.to_string().is_empty(), "{source:?}");
+    }
+    assert!(SchedulingConfig::parse(&"#".repeat(MOST_BYTES + 1)).unwrap_err().to_string().contains("larger than"));
+    assert!(SchedulingConfig::parse(&"[".repeat(10_000)).is_err());
+}
+
+#[test]
+fn the_documentation_lists_every_type_and_its_example_is_the_default() {
+    let documentation = include_str!("../../../../docs/plugins.md");
+    for (kind, _) in TABLE {
+        assert!(documentation.contains(&format!("`{kind}`")), "{kind}");
+        assert!(!NOT_BUILT.contains(&kind), "{kind}");
+    }
+    let example = documentation.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let (example, default) = (SchedulingConfig::parse(example).unwrap(), SchedulingConfig::default());
+    assert_eq!(scorers(&example), scorers(&default));
+    assert_eq!(example.prefix, default.prefix);
+    assert_eq!(example.profile.picker.name.kind, default.profile.picker.name.kind);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in "[ -~\\n]{0,80}", wrapped in "[a-z{}\\[\\]:,&*!|> \\n-]{0,60}") {
+        drop(SchedulingConfig::parse(&text));
+        drop(SchedulingConfig::parse(&format!("{HEAD}plugins:\n- {wrapped}")));
+    }
+}

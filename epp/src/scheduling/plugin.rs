@@ -1,0 +1,91 @@
+//! The kinds of plugin. Each is one small trait; how to add one is in `docs/plugins.md`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+
+use super::candidate::{Candidate, SchedulingRequest};
+
+/// Takes endpoints away that must not have the request.
+pub trait Filter: fmt::Debug + Send + Sync {
+    /// Removes candidates. What is left keeps its order unless the filter means an order.
+    fn filter(&self, request: &SchedulingRequest<'_>, candidates: &mut Vec<Candidate<'_>>);
+}
+
+/// Says how well each endpoint suits the request.
+pub trait Scorer: fmt::Debug + Send + Sync {
+    /// Writes a score from 0 to 1 for each of `candidates` into `scores`, which has the same length and holds `None`.
+    ///
+    /// `None` is for "not known": such a candidate gets the lowest score that another one has, and so is never better than one
+    /// that is known.
+    fn score(&self, request: &SchedulingRequest<'_>, candidates: &[Candidate<'_>], scores: &mut [Option<f64>]);
+}
+
+/// Chooses among the scored.
+pub trait Picker: fmt::Debug + Send + Sync {
+    /// How many endpoints to choose at most: the first gets the request, the others are for the gateway to fall back on.
+    fn most(&self) -> usize;
+
+    /// Appends the positions of up to `most` of `totals` to `picked`, best first, each at most once.
+    fn pick(&self, totals: &[f64], most: usize, rng: &mut dyn Rng, picked: &mut Vec<usize>);
+}
+
+/// Where a plugin is called: the label `extension_point` of its metric.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum ExtensionPoint {
+    /// A filter.
+    Filter,
+    /// A scorer.
+    Scorer,
+    /// A picker.
+    Picker,
+    /// What prepares data before the profile runs.
+    PrepareData,
+    /// What learns of the choice.
+    PreRequest,
+}
+
+impl ExtensionPoint {
+    /// The label's value.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Filter => "Filter",
+            Self::Scorer => "Scorer",
+            Self::Picker => "Picker",
+            Self::PrepareData => "PrepareData",
+            Self::PreRequest => "PreRequest",
+        }
+    }
+}
+
+/// A plugin's type and name, as configured.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct PluginName {
+    /// Its type: upstream's.
+    pub kind: &'static str,
+    /// Its name in the configuration; the type where none was given.
+    pub name: Arc<str>,
+}
+
+impl PluginName {
+    /// A plugin that has its type's name.
+    pub fn of_type(kind: &'static str) -> Self {
+        Self { kind, name: kind.into() }
+    }
+}
+
+/// Is told how long each plugin took.
+pub trait Observer {
+    /// `plugin` was called at `point`.
+    fn plugin_ran(&self, point: ExtensionPoint, plugin: &PluginName, took: Duration);
+}
+
+/// Wants to know nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn plugin_ran(&self, _point: ExtensionPoint, _plugin: &PluginName, _took: Duration) {}
+}
