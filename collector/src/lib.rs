@@ -42,7 +42,9 @@ mod picker;
 
 mod collector;
 
-pub use self::kube::{KubeDiscovery, KubeDiscoveryConfig, PickerPages, PodMetrics, PoolGroups, Scope};
+pub use self::kube::{
+    KubeDiscovery, KubeDiscoveryConfig, Obstacles, PickerPages, PodMetrics, PodsScope, PoolGroups, RequestRules, Scope,
+};
 pub use access::{Access, Restrict, WantedPicker, WantedPool, WantedPools};
 pub use activity::{Activity, EndpointActivity};
 pub use collector::{Collector, CollectorConfig, ConfigError};

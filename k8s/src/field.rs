@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
+/// Characters of a wrong value that an error repeats.
+const SHOWN: usize = 64;
+
 /// A field that is not as it should be.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct FieldProblem {
@@ -21,5 +26,21 @@ impl FieldProblem {
 impl fmt::Display for FieldProblem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}: {}", self.field, self.message)
+    }
+}
+
+/// The beginning of a text, as an error repeats it.
+pub(crate) fn bounded(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
+}
+
+/// A wrong value as an error repeats it.
+pub(crate) fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".to_owned(),
+        Value::String(text) => format!("`{}`", bounded(text).escape_debug()),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "a map".to_owned(),
+        other => format!("`{other}`"),
     }
 }

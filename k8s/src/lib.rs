@@ -5,19 +5,28 @@
 //!
 //! 1. [`ClientOptions`]: from a kubeconfig or from inside a cluster to a client.
 //! 2. [`InferencePool`]: both versions of the resource in one form; [`FieldProblem`]: what is wrong with an object.
-//! 3. [`Pod`], [`Service`]: the few fields of them that count here.
+//! 3. [`InferenceObjective`], [`InferenceModelRewrite`], [`InferenceModel`]: what users say about a pool's requests.
+//! 4. [`Pod`], [`Service`]: the few fields of them that count here.
 
 mod client;
 mod field;
 mod meta;
+mod model;
+mod objective;
 mod pod;
 mod pool;
+mod reference;
+mod rewrite;
 mod service;
 
 pub use client::{ClientError, ClientOptions, USER_AGENT};
 pub use field::FieldProblem;
+pub use model::{InferenceModel, ModelTarget};
+pub use objective::InferenceObjective;
 pub use pod::{ContainerPort, Pod, PodCondition};
 pub use pool::{InferencePool, PickerReference, PoolVersion};
+pub use reference::{PoolReference, RequestResource};
+pub use rewrite::{InferenceModelRewrite, RewriteRule, RewriteTarget};
 pub use service::{Service, ServicePort, TargetPort};
 
 /// Before the names of the annotations that weir reads off a pool, where no other is set.

@@ -10,12 +10,10 @@ use std::sync::Arc;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::Value;
 
-use crate::field::FieldProblem;
+use crate::field::{FieldProblem, bounded, shown};
 
 /// Target ports of one pool, in v1.
 const MOST_PORTS: usize = 8;
-/// Characters of a wrong value that an error repeats.
-const SHOWN: usize = 64;
 
 /// The versions of InferencePool, the preferred one first.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -235,21 +233,6 @@ impl Reader {
             }
         };
         Some(PickerReference { service: service.into(), port: port.unwrap_or(9002), fail_open })
-    }
-}
-
-fn bounded(text: &str) -> String {
-    text.chars().take(SHOWN).collect()
-}
-
-/// A wrong value as an error repeats it.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Null => "nothing".to_owned(),
-        Value::String(text) => format!("`{}`", bounded(text).escape_debug()),
-        Value::Array(_) => "a list".to_owned(),
-        Value::Object(_) => "a map".to_owned(),
-        other => format!("`{other}`"),
     }
 }
 

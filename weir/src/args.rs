@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Adapter(AdapterArguments),
     /// Exporter and adapter on one measurement
     Serve(ServeArguments),
+    /// Pick endpoints for a gateway, with the command line of the Go picker
+    Epp(EppArguments),
     /// Play model servers without a GPU
     SimulateServer(SimulateArguments),
     /// The whole line on this machine: servers, load, metrics, autoscaling
@@ -282,6 +284,15 @@ pub(crate) struct ServeArguments {
     pub(crate) exporter: ExporterListenArguments,
     #[command(flatten)]
     pub(crate) adapter: AdapterListenArguments,
+}
+
+/// Read as Go programs read theirs, not by clap.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct EppArguments {
+    /// The Go picker's flags; `weir epp --help` lists them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+    pub(crate) arguments: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 
 mod args;
 mod demo;
+mod epp;
 mod logging;
 mod read;
 mod serve;
@@ -25,7 +26,7 @@ fn allow_many_descriptors() {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::parse_from(epp::command_line(std::env::args_os()));
     // The demo draws where log lines would go.
     logging::init(&arguments.log, matches!(arguments.command, Command::Demo(_)));
     weir_serving::install_crypto_provider();
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
             Command::Read(read) => read::run(read).await,
             Command::Exporter(exporter) => serve::exporter(exporter).await,
             Command::Adapter(adapter) => serve::adapter(adapter).await,
+            Command::Epp(picker) => epp::run(picker).await,
             Command::Serve(both) => serve::both(both).await,
             Command::SimulateServer(simulate) => simulate::run(simulate).await,
             Command::Demo(demo) => demo::run(demo).await,

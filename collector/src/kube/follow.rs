@@ -11,13 +11,16 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Error as ClientError, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::Obstacles;
 use super::contact::Health;
 use super::metrics::{KubeMetrics, WatchState};
 
+/// The longest wait before an API server that did not answer is asked again: a restart of it is not to cost half a minute of news.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Between two objects of a list.
 const LIST_SILENCE: Duration = Duration::from_secs(60);
 /// Characters of an error that the log repeats.
@@ -34,7 +37,7 @@ pub(super) enum Change<T> {
     Deleted(T),
     /// The cluster does not serve the kind.
     Absent,
-    /// The kind may not be read.
+    /// The kind may not be read; of one that can be done without also: it cannot be.
     Forbidden,
 }
 
@@ -48,6 +51,8 @@ pub(super) struct Follower<K> {
     pub(super) group: String,
     /// None: all of them.
     pub(super) namespace: Option<String>,
+    /// Where it is told that the kind cannot be followed; none for one that can be done without.
+    pub(super) obstacles: Option<watch::Sender<Obstacles>>,
     /// How often a kind that is not served or may not be read is asked for.
     pub(super) ask_again: Duration,
 }
@@ -173,10 +178,14 @@ where
                         listed = None;
                         let trouble = Trouble::of(&error);
                         self.failed(&mut log, trouble, &error.to_string());
+                        let mut later = || backoff.next().map(|pause| pause.min(LONGEST_PAUSE));
                         let (change, pause) = match trouble {
                             Trouble::Absent => (Some(Change::Absent), Some(self.ask_again)),
                             Trouble::Forbidden => (Some(Change::Forbidden), Some(self.ask_again)),
-                            _ => (None, backoff.next()),
+                            Trouble::Expired => (None, later()),
+                            // Nobody waits for a kind that can be done without.
+                            _ if self.obstacles.is_none() => (Some(Change::Forbidden), later()),
+                            _ => (None, later()),
                         };
                         if let Some(change) = change
                             && changes.send(wrap(change)).await.is_err()
@@ -197,7 +206,7 @@ where
                     return;
                 }
             }
-            sleep(backoff.next().unwrap_or(self.ask_again)).await;
+            sleep(backoff.next().unwrap_or(self.ask_again).min(LONGEST_PAUSE)).await;
         }
     }
 
@@ -206,6 +215,7 @@ where
         log.trouble = None;
         if before != WatchState::Watching {
             self.metrics.state(self.health.resource, WatchState::Watching);
+            self.obstacle(None);
         }
         if !matches!(before, WatchState::Watching | WatchState::Syncing) {
             let seconds = log.since.elapsed().as_secs_f64();
@@ -231,16 +241,35 @@ where
         let error: String = error.chars().take(SHOWN).collect();
         let seconds = self.ask_again.as_secs_f64();
         match trouble {
-            Trouble::Absent => info!(resource, again_after_seconds = seconds, "not served by this cluster"),
+            Trouble::Absent => {
+                self.obstacle(Some("not served by this cluster: install the CRDs".to_owned()));
+                info!(resource, again_after_seconds = seconds, "not served by this cluster");
+            }
+            Trouble::Forbidden if self.obstacles.is_none() => {
+                info!(resource, fix = self.missing_rule(), again_after_seconds = seconds, "may not be read, and is done without")
+            }
             Trouble::Forbidden => {
+                self.obstacle(Some(format!("may not be read: {}", self.missing_rule())));
                 warn!(resource, error, fix = self.missing_rule(), again_after_seconds = seconds, "may not be read")
             }
             Trouble::Unauthorized => {
                 let fix = "look at the service account's token or the kubeconfig's credentials";
+                self.obstacle(Some(format!("the API server does not know who asks: {fix}")));
                 warn!(resource, error, fix, "the API server does not know who asks, what was known last stays");
             }
-            _ => warn!(resource, reason = trouble.label(), error, "watch failed, what was known last stays"),
+            _ => {
+                self.obstacle(Some(format!("the API server does not answer as it should ({}): see the log", trouble.label())));
+                warn!(resource, reason = trouble.label(), error, "watch failed, what was known last stays");
+            }
         }
+    }
+
+    fn obstacle(&self, message: Option<String>) {
+        let Some(obstacles) = &self.obstacles else { return };
+        obstacles.send_if_modified(|known| match message {
+            Some(message) => known.insert(self.health.resource, message.clone()).as_ref() != Some(&message),
+            None => known.remove(self.health.resource).is_some(),
+        });
     }
 
     /// The rule of RBAC without which this kind cannot be followed.

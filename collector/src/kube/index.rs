@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use weir_datastore::PoolId;
-use weir_k8s::PoolVersion;
+use weir_k8s::{PoolVersion, RequestResource};
 
 use super::build::Cluster;
 use super::follow::Change;
@@ -13,8 +13,9 @@ use super::metrics::KubeMetrics;
 use super::pods::{PodFacts, Pods, Touched, selects};
 use super::pools::{PoolFacts, Pools};
 use super::problems::Problems;
+use super::rules::{RequestRules, RuleFacts, Rules};
 use super::services::{ServiceFacts, Services, TouchedServices};
-use super::{KubeDiscoveryConfig, PODS, SERVICES, resource_name};
+use super::{KubeDiscoveryConfig, PODS, SERVICES, Scope, resource_name};
 use crate::access::WantedPool;
 
 /// What one of the watches tells.
@@ -23,6 +24,7 @@ pub(super) enum Update {
     Pools(PoolVersion, Change<PoolFacts>),
     Pods(Change<PodFacts>),
     Services(Change<ServiceFacts>),
+    Rules(RequestResource, Change<RuleFacts>),
 }
 
 /// What a kind's first answer was.
@@ -53,6 +55,7 @@ pub(super) struct Index {
     pools: Pools,
     pods: Pods,
     services: Services,
+    rules: Rules,
     answers: BTreeMap<PoolVersion, Answer>,
     pods_answer: Option<Answer>,
     services_answer: Option<Answer>,
@@ -68,17 +71,24 @@ impl Index {
     pub(super) fn new(
         config: Arc<KubeDiscoveryConfig>,
         handed_over: watch::Sender<Arc<Vec<WantedPool>>>,
+        rules: watch::Sender<Arc<RequestRules>>,
         metrics: KubeMetrics,
     ) -> Self {
+        let rules = Rules::new(config.resources(), rules);
+        let (mut pools, mut touched) = (Pools::default(), BTreeSet::new());
+        if let Scope::Pods(scope) = &config.scope {
+            touched = pools.apply(PoolVersion::V1, Change::All(vec![PoolFacts::of_pods(scope)]));
+        }
         Self {
             config,
-            pools: Pools::default(),
+            pools,
             pods: Pods::default(),
             services: Services::default(),
+            rules,
             answers: BTreeMap::new(),
             pods_answer: None,
             services_answer: None,
-            touched: BTreeSet::new(),
+            touched,
             wanted: BTreeMap::new(),
             problems: Problems::new(metrics.problems.clone()),
             handed_over,
@@ -95,9 +105,10 @@ impl Index {
     /// not be listed are not no pods.
     pub(super) fn is_synced(&self) -> bool {
         let answered = self.config.versions().all(|version| self.answers.contains_key(&version));
-        let of_some_group = self.answers.values().any(|answer| *answer != Answer::Forbidden);
+        let of_some_group =
+            self.config.versions().next().is_none() || self.answers.values().any(|answer| *answer != Answer::Forbidden);
         let services = !self.config.pickers.read || self.services_answer.is_some();
-        answered && of_some_group && services && self.pods_answer == Some(Answer::Listed)
+        answered && of_some_group && services && self.rules.answered() && self.pods_answer == Some(Answer::Listed)
     }
 
     pub(super) fn apply(&mut self, update: Update) {
@@ -126,6 +137,7 @@ impl Index {
                     }
                 }
             }
+            Update::Rules(resource, change) => self.rules.apply(resource, change),
             Update::Services(change) => {
                 self.services_answer = Answer::after(self.services_answer, &change);
                 match self.services.apply(change) {
@@ -162,6 +174,12 @@ impl Index {
                 Some(wanted) => drop(self.wanted.insert(id, wanted)),
                 None => drop(self.wanted.remove(&id)),
             }
+        }
+        for (resource, count) in self.rules.sizes() {
+            self.metrics.objects(resource.name(), count);
+        }
+        if let Some(problems) = self.rules.publish() {
+            self.problems.set_rules(problems);
         }
         self.problems.told();
         for version in self.config.versions() {

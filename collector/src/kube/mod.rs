@@ -1,17 +1,20 @@
-//! Discovery in a cluster: InferencePools of both groups, the pods that they select, the pods of their pickers.
+//! Discovery in a cluster: InferencePools of both groups, the pods that they select, the pods of their pickers; what users say about
+//! requests.
 //!
 //! There is one watch per kind of object, not per pool. What they tell meets in one index, which makes up anew the pools that a
 //! change touches, at most every 100 ms, and hands them over as [`WantedPool`](crate::WantedPool)s, as `pools.yaml` would. Whatever happens to the API
 //! server, what was known last stays; a list is taken whole or not at all.
 //!
-//! 1. [`KubeDiscovery`], [`KubeDiscoveryConfig`].
+//! 1. [`KubeDiscovery`], [`KubeDiscoveryConfig`] (`config`).
 //! 2. `contact`, `follow`: the client of one watch, with its health seen; one watch, from list to change.
 //! 3. `pods`, `services`, `pools`: what is kept of each kind, and what of it a change touches.
 //! 4. `annotations`, `pickers`, `build`: from a pool and what it selects to what is wanted.
-//! 5. `problems`, `index`: what is wrong with which object; all of it together.
+//! 5. `rules`: [`RequestRules`], the objects that speak of requests.
+//! 6. `problems`, `index`: what is wrong with which object; all of it together.
 
 mod annotations;
 mod build;
+mod config;
 mod contact;
 mod follow;
 mod index;
@@ -20,8 +23,13 @@ mod pickers;
 mod pods;
 mod pools;
 mod problems;
+mod rules;
 mod services;
 
+pub use self::config::{KubeDiscoveryConfig, PickerPages, PodMetrics, PodsScope, PoolGroups, Scope};
+pub use self::rules::RequestRules;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,9 +42,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
-use weir_datastore::engine::Engine;
-use weir_datastore::{MetricsSource, PoolId, Scheme};
-use weir_k8s::{ANNOTATION_PREFIX, Pod, PoolVersion, Service};
+use weir_k8s::{Pod, PoolVersion, Service};
 
 use self::contact::observed;
 use self::follow::Follower;
@@ -44,8 +50,9 @@ use self::index::{Index, Update};
 use self::metrics::KubeMetrics;
 use self::pods::PodFacts;
 use self::pools::PoolFacts;
+use self::rules::RuleFacts;
 use self::services::ServiceFacts;
-use crate::access::{Access, WantedPools, page_path};
+use crate::access::WantedPools;
 use crate::collector::ConfigError;
 
 /// Changes are gathered for so long before they are handed over.
@@ -60,119 +67,8 @@ const QUEUE: usize = 256;
 const PODS: &str = "pods";
 const SERVICES: &str = "services";
 
-/// Which pools are followed.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub enum Scope {
-    /// Those of all namespaces: needs a ClusterRole.
-    #[default]
-    All,
-    /// Those of one namespace: needs a Role there.
-    Namespace(String),
-    /// One pool: needs a Role in its namespace.
-    Pool(PoolId),
-}
-
-/// Which groups pools are looked for in.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum PoolGroups {
-    /// Both; where a pool is in both, v1 counts.
-    #[default]
-    Auto,
-    /// This one.
-    Only(PoolVersion),
-}
-
-/// How the pages of pods are read, where the pool's annotations say nothing else.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PodMetrics {
-    /// Where, beginning with `/`. Default: `/metrics`.
-    pub path: Arc<str>,
-    /// Over what. Default: HTTP.
-    pub scheme: Scheme,
-    /// On which port; none: each target port. Holds for pools with one target port, as upstream's flag does.
-    pub port: Option<u16>,
-    /// What writes them; none: whatever they show.
-    pub engine: Option<Engine>,
-    /// TLS and credentials. Only what may travel over the scheme is used; `port` is overwritten.
-    pub access: Access,
-}
-
-/// How the pages of picker pods are read.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PickerPages {
-    /// Whether pickers are looked for at all. Default: yes.
-    pub read: bool,
-    /// Where the page is. Default: `/metrics`.
-    pub path: Arc<str>,
-    /// Over what. Default: HTTP.
-    pub scheme: Scheme,
-    /// The port, where neither container nor Service has one called `http-metrics`. Default: 9090.
-    pub port: u16,
-    /// TLS and credentials. A token goes to whatever pods a pool's Service selects: give one to trusted pools only.
-    pub access: Access,
-}
-
-/// What is followed, and how what is found there is read.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct KubeDiscoveryConfig {
-    /// Which pools.
-    pub scope: Scope,
-    /// Of which groups.
-    pub groups: PoolGroups,
-    /// The pods' pages.
-    pub metrics: PodMetrics,
-    /// The pickers' pages.
-    pub pickers: PickerPages,
-    /// Before the names of the annotations that are read off a pool. Default: [`ANNOTATION_PREFIX`].
-    pub annotation_prefix: String,
-}
-
-impl Default for PodMetrics {
-    fn default() -> Self {
-        let MetricsSource { path, scheme, .. } = MetricsSource::default();
-        Self { path, scheme, port: None, engine: None, access: Access::default() }
-    }
-}
-
-impl Default for PickerPages {
-    fn default() -> Self {
-        let MetricsSource { path, scheme, .. } = MetricsSource::default();
-        Self { read: true, path, scheme, port: 9090, access: Access::default() }
-    }
-}
-
-impl Default for KubeDiscoveryConfig {
-    fn default() -> Self {
-        Self {
-            scope: Scope::default(),
-            groups: PoolGroups::default(),
-            metrics: PodMetrics::default(),
-            pickers: PickerPages::default(),
-            annotation_prefix: ANNOTATION_PREFIX.to_owned(),
-        }
-    }
-}
-
-impl KubeDiscoveryConfig {
-    fn check(&self) -> Result<(), ConfigError> {
-        for path in [&self.metrics.path, &self.pickers.path] {
-            page_path(path).map_err(|reason| ConfigError::Path { reason })?;
-        }
-        let domain = self.annotation_prefix.strip_suffix('/');
-        if !domain.is_some_and(|domain| !domain.is_empty() && !domain.contains('/')) {
-            return Err(ConfigError::AnnotationPrefix { given: self.annotation_prefix.clone() });
-        }
-        Ok(())
-    }
-
-    fn versions(&self) -> impl Iterator<Item = PoolVersion> {
-        let only = match self.groups {
-            PoolGroups::Auto => None,
-            PoolGroups::Only(version) => Some(version),
-        };
-        PoolVersion::ALL.into_iter().filter(move |version| only.is_none_or(|only| only == *version))
-    }
-}
+/// By resource, what keeps it from being followed, and the way out.
+pub type Obstacles = BTreeMap<&'static str, String>;
 
 /// The watches of a cluster's pools, pods and Services.
 pub struct KubeDiscovery {
@@ -181,6 +77,8 @@ pub struct KubeDiscovery {
     metrics: KubeMetrics,
     index: Index,
     synced: watch::Sender<bool>,
+    rules: watch::Receiver<Arc<RequestRules>>,
+    obstacles: watch::Sender<Obstacles>,
     ask_again: Duration,
 }
 
@@ -194,16 +92,29 @@ impl KubeDiscovery {
         config.check()?;
         let config = Arc::new(config);
         let resources = config.versions().map(resource_name).chain(config.pickers.read.then_some(SERVICES)).chain([PODS]);
+        let resources = resources.chain(config.resources().iter().map(|resource| resource.name()));
         let metrics = KubeMetrics::register(registry, resources, Instant::now());
         let (pools, receiver) = watch::channel(Arc::default());
-        let index = Index::new(config.clone(), pools, metrics.clone());
-        let discovery = Self { client, config, metrics, index, synced: watch::Sender::new(false), ask_again: ASK_AGAIN };
+        let (rules_sender, rules) = watch::channel(Arc::default());
+        let index = Index::new(config.clone(), pools, rules_sender, metrics.clone());
+        let (synced, obstacles) = (watch::Sender::new(false), watch::Sender::default());
+        let discovery = Self { client, config, metrics, index, synced, rules, obstacles, ask_again: ASK_AGAIN };
         Ok((discovery, receiver))
     }
 
     /// Becomes true once all that is read was listed, and stays so.
     pub fn synced(&self) -> watch::Receiver<bool> {
         self.synced.subscribe()
+    }
+
+    /// What users say about requests, as it becomes; nothing unless [`KubeDiscoveryConfig::rules`].
+    pub fn rules(&self) -> watch::Receiver<Arc<RequestRules>> {
+        self.rules.clone()
+    }
+
+    /// Why pools may not be known: what is not served or cannot be read at present, without what can be done without.
+    pub fn obstacles(&self) -> watch::Receiver<Obstacles> {
+        self.obstacles.subscribe()
     }
 
     /// Asks every `interval` instead of every 30 s for what is not served or may not be read.
@@ -260,7 +171,7 @@ impl KubeDiscovery {
         for version in self.config.versions() {
             let config = match &self.config.scope {
                 Scope::Pool(id) => any.clone().fields(&format!("metadata.name={}", id.name)),
-                Scope::All | Scope::Namespace(_) => any.clone(),
+                Scope::All | Scope::Namespace(_) | Scope::Pods(_) => any.clone(),
             };
             let follower = self.follower::<DynamicObject>(resource_name(version), &version.resource(), config);
             let wrap = move |change| Update::Pools(version, change);
@@ -269,6 +180,12 @@ impl KubeDiscovery {
         if self.config.pickers.read {
             let follower = self.follower::<Service>(SERVICES, &(), any.clone());
             watches.spawn(follower.run(ServiceFacts::of, Update::Services, sender.clone()));
+        }
+        for resource in self.config.resources().iter().copied() {
+            let mut follower = self.follower::<DynamicObject>(resource.name(), &resource.resource(), any.clone());
+            follower.obstacles = None;
+            let convert = move |object| RuleFacts::of(resource, &object);
+            watches.spawn(follower.run(convert, move |change| Update::Rules(resource, change), sender.clone()));
         }
         watches.spawn(self.follower::<Pod>(PODS, &(), any).run(PodFacts::of, Update::Pods, sender.clone()));
         watches
@@ -283,10 +200,13 @@ impl KubeDiscovery {
         let (api, namespace) = match &self.config.scope {
             Scope::All => (Api::all_with(client, kind), None),
             Scope::Namespace(namespace) => (Api::namespaced_with(client, namespace, kind), Some(namespace.clone())),
-            Scope::Pool(id) => (Api::namespaced_with(client, &id.namespace, kind), Some(id.namespace.to_string())),
+            Scope::Pool(id) | Scope::Pods(PodsScope { pool: id, .. }) => {
+                (Api::namespaced_with(client, &id.namespace, kind), Some(id.namespace.to_string()))
+            }
         };
         let group = K::group(kind).into_owned();
-        Follower { api, config, health, metrics: self.metrics.clone(), group, namespace, ask_again: self.ask_again }
+        let obstacles = Some(self.obstacles.clone());
+        Follower { api, config, health, metrics: self.metrics.clone(), group, namespace, obstacles, ask_again: self.ask_again }
     }
 }
 

@@ -7,6 +7,7 @@ use kube::core::DynamicObject;
 use weir_datastore::PoolId;
 use weir_k8s::{FieldProblem, InferencePool, PoolVersion};
 
+use super::PodsScope;
 use super::follow::Change;
 use super::problems::Problem;
 
@@ -24,6 +25,24 @@ impl PoolFacts {
         let (namespace, name) = (text(&object.metadata.namespace), text(&object.metadata.name));
         let uid = text(&object.metadata.uid).into();
         Self { id: PoolId::new(&namespace, &name), uid, read: InferencePool::read(version, object).map(Arc::new) }
+    }
+
+    /// What an InferencePool would say that chooses these pods.
+    pub(super) fn of_pods(scope: &PodsScope) -> Self {
+        let PodsScope { pool: id, labels, target_ports } = scope;
+        let pool = InferencePool {
+            namespace: id.namespace.clone(),
+            name: id.name.clone(),
+            uid: "".into(),
+            version: PoolVersion::V1,
+            selector: labels.clone(),
+            target_ports: target_ports.clone(),
+            app_protocol: "http".into(),
+            picker: None,
+            annotations: BTreeMap::new(),
+            problems: Vec::new(),
+        };
+        Self { id: id.clone(), uid: "".into(), read: Ok(Arc::new(pool)) }
     }
 }
 

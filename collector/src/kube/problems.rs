@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use prometheus_client::metrics::gauge::Gauge;
+use tracing::field::display;
 use tracing::{info, warn};
 use weir_datastore::PoolId;
 
@@ -27,10 +28,11 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The problems of each pool.
+/// The problems of each pool, and those of the objects that speak of requests.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     known: BTreeMap<PoolId, BTreeSet<Problem>>,
+    rules: BTreeSet<Problem>,
     gauge: Gauge,
     /// Lines of the present round.
     lines: usize,
@@ -44,16 +46,28 @@ impl Problems {
     /// Makes `problems` all that is wrong with what belongs to `pool`.
     pub(super) fn set(&mut self, pool: &PoolId, problems: BTreeSet<Problem>) {
         let before = self.known.remove(pool).unwrap_or_default();
-        for problem in problems.difference(&before) {
-            self.line(
-                || warn!(%pool, object = problem.object, field = problem.field, error = problem.message, "not as it should be"),
-            );
-        }
-        for problem in before.difference(&problems) {
-            self.line(|| info!(%pool, object = problem.object, field = problem.field, "as it should be again, or gone"));
-        }
+        self.log(Some(pool), &before, &problems);
         if !problems.is_empty() {
             self.known.insert(pool.clone(), problems);
+        }
+    }
+
+    /// Makes `problems` all that is wrong with the objects that speak of requests.
+    pub(super) fn set_rules(&mut self, problems: BTreeSet<Problem>) {
+        let before = std::mem::take(&mut self.rules);
+        self.log(None, &before, &problems);
+        self.rules = problems;
+    }
+
+    fn log(&mut self, pool: Option<&PoolId>, before: &BTreeSet<Problem>, after: &BTreeSet<Problem>) {
+        let pool = pool.map(display);
+        for problem in after.difference(before) {
+            self.line(|| {
+                warn!(pool, object = problem.object, field = problem.field, error = problem.message, "not as it should be")
+            });
+        }
+        for problem in before.difference(after) {
+            self.line(|| info!(pool, object = problem.object, field = problem.field, "as it should be again, or gone"));
         }
     }
 
@@ -63,7 +77,7 @@ impl Problems {
             warn!(more, "more objects are not, or again, as they should be: see weir_kubernetes_problems");
         }
         self.lines = 0;
-        let count: usize = self.known.values().map(BTreeSet::len).sum();
+        let count: usize = self.known.values().map(BTreeSet::len).sum::<usize>() + self.rules.len();
         self.gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 

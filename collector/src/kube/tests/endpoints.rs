@@ -7,7 +7,7 @@ use weir_k8s::PoolVersion;
 
 use super::apiserver::{ApiServer, Mode, OLD, PODS, SERVICES, V1};
 use super::*;
-use crate::kube::{PodMetrics, PoolGroups, Scope};
+use crate::kube::{PickerPages, PodMetrics, PodsScope, PoolGroups, Scope};
 
 const ACTIVE: &str = "inference.networking.k8s.io/active-ports";
 
@@ -185,4 +185,27 @@ async fn no_more_is_asked_than_the_scope_needs() {
         assert!(!server.requests(plural).is_empty(), "{plural}");
     }
     server.mode(OLD, Mode::Served);
+}
+
+#[tokio::test]
+async fn pods_can_be_a_pool_without_an_inference_pool() {
+    let server = ApiServer::start().await;
+    for collection in [V1, OLD] {
+        server.mode(collection, Mode::Forbidden);
+    }
+    server.put(PODS, pod("n", "a", "x", "10.0.0.1"));
+    server.put(PODS, pod("n", "b", "y", "10.0.0.2"));
+    let scope = PodsScope {
+        pool: PoolId::new("n", "vllm"),
+        labels: [("app".to_owned(), "x".to_owned())].into(),
+        target_ports: vec![8000, 8001],
+    };
+    let pickers = PickerPages { read: false, ..PickerPages::default() };
+    let rig = Rig::with(&server, KubeDiscoveryConfig { scope: Scope::Pods(scope), pickers, ..KubeDiscoveryConfig::default() });
+    rig.until(&[("n/vllm", &["10.0.0.1:8000 Ready", "10.0.0.1:8001 Ready"])]).await;
+    server.put(PODS, pod("n", "c", "x", "10.0.0.3"));
+    server.delete(PODS, "n", "a");
+    rig.until(&[("n/vllm", &["10.0.0.3:8000 Ready", "10.0.0.3:8001 Ready"])]).await;
+    assert!(server.requests("inferencepools").is_empty(), "nobody asks for what is not meant to be there");
+    rig.stop().await;
 }

@@ -1,0 +1,191 @@
+//! `weir epp` from outside: behind a real Envoy, and with the command lines of upstream's charts.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "epp/in_a_cluster.rs"]
+mod in_a_cluster;
+#[path = "epp/rig.rs"]
+mod rig;
+
+use rig::{Gateway, Picker, blocking};
+use serde_json::json;
+use weir_tests::{Folder, eventually, get, run, simulators};
+
+const MODEL: &str = "meta-llama/Llama-3.1-8B-Instruct";
+
+/// An objective whose requests may be shed.
+const RULES: &str = "apiVersion: inference.networking.x-k8s.io/v1alpha2\nkind: InferenceObjective\nmetadata: { name: batch, namespace: n }\n\
+                     spec: { priority: -1, poolRef: { name: r } }\n---\n\
+                     apiVersion: inference.networking.x-k8s.io/v1alpha2\nkind: InferenceModelRewrite\nmetadata: { name: alias, namespace: n }\n\
+                     spec:\n  poolRef: { name: r }\n  rules:\n  - matches: [{ model: { value: alias } }]\n    targets: [{ modelRewrite: meta-llama/Llama-3.1-8B-Instruct }]\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_go_through_and_sheddable_ones_are_refused_while_the_pool_is_full() {
+    let folder = Folder::new("epp-gateway");
+    let (_simulator, addresses) = blocking(|| simulators(1)).await;
+    let server = addresses[0].clone();
+    let pools = rig::pools_file(&folder, &server);
+    let rules = folder.write("rules.yaml", RULES);
+    let picker = Picker::start(&folder, &format!("--pool-name r --pool-namespace n --rules {}", rules.display()), &pools).await;
+    picker.is_ready().await;
+    picker.page_until("the server on the page", |page| rig::value(page, "inference_pool_saturation{") == Some(0.0)).await;
+    let gateway = Gateway::start(&folder, &picker.ext_proc, &server).await;
+
+    let ask = |model: &str, objective: Option<&str>| {
+        let body = json!({ "model": model, "prompt": "how are you?", "max_tokens": 2 });
+        let request = gateway.client.post(gateway.url("/v1/completions")).header("content-type", "application/json");
+        let request = match objective {
+            Some(objective) => request.header("x-gateway-inference-objective", objective),
+            None => request,
+        };
+        request.body(body.to_string()).send()
+    };
+    let answer = ask(MODEL, None).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(rig::text(answer).await.contains("\"completion_tokens\":2"));
+    let aliased = ask("alias", None).await.unwrap();
+    assert_eq!(aliased.status(), 200, "another name of the model");
+    assert!(rig::text(aliased).await.contains("\"model\":\"alias\""));
+    assert_eq!(ask(MODEL, Some("batch")).await.unwrap().status(), 200, "there is room");
+    let counted = |target: &str, priority: &str| {
+        format!(
+            "inference_objective_request_total{{model_name=\"{target}\",target_model_name=\"{MODEL}\",priority=\"{priority}\"}} 1\n"
+        )
+    };
+    let all = [counted(MODEL, "0"), counted("alias", "0"), counted(MODEL, "-1")];
+    picker.page_until("three requests", move |page| all.iter().all(|line| page.contains(line))).await;
+
+    // What fills the server does not come by way of the picker.
+    let long = json!({ "model": MODEL, "prompt": "x", "max_tokens": 3000, "stream": true }).to_string();
+    let load: Vec<_> = (0..40)
+        .map(|_| {
+            let request = gateway.client.post(format!("http://{server}/v1/completions")).header("content-type", "application/json");
+            let request = request.body(long.clone());
+            tokio::spawn(async move { rig::text(request.send().await.unwrap()).await })
+        })
+        .collect();
+    picker.page_until("a full pool", |page| rig::value(page, "inference_pool_saturation{") >= Some(1.0)).await;
+    let shed = ask(MODEL, Some("batch")).await.unwrap();
+    assert_eq!(shed.status(), 429);
+    assert_eq!(shed.headers()["retry-after"], "1");
+    assert_eq!(rig::text(shed).await, "inference error: ResourceExhausted - system saturated, sheddable request dropped");
+    picker.page_until("the refusal counted", |page| {
+        let refused = format!("inference_objective_request_error_total{{model_name=\"{MODEL}\",target_model_name=\"{MODEL}\",error_code=\"ResourceExhausted\"}}");
+        rig::value(page, &refused) == Some(1.0)
+    })
+    .await;
+    load.iter().for_each(tokio::task::JoinHandle::abort);
+    picker.page_until("room again", |page| rig::value(page, "inference_pool_saturation{").is_some_and(|full| full < 1.0)).await;
+    assert_eq!(ask(MODEL, Some("batch")).await.unwrap().status(), 200);
+    picker.ends_well().await;
+}
+
+/// The plugins of the charts: those of v0.5, and those since.
+const TREE: &str = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: low-queue-filter\n  \
+                    parameters: { threshold: 128 }\n- type: decision-tree-filter\n- type: random-picker\n- type: single-profile-handler\n\
+                    schedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: decision-tree-filter\n  - pluginRef: random-picker\n";
+const SCORERS: &str = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-scorer\n\
+                       - type: kv-cache-utilization-scorer\n- type: prefix-cache-scorer\nschedulingProfiles:\n- name: default\n  plugins:\n  \
+                       - pluginRef: queue-scorer\n    weight: 2\n  - pluginRef: kv-cache-utilization-scorer\n    weight: 2\n  \
+                       - pluginRef: prefix-cache-scorer\n    weight: 3\n";
+
+/// The charts' command lines: version, line, its configuration.
+const CHARTS: [(&str, &str, &str); 8] = [
+    ("v0.4.0", "-poolName r -poolNamespace n -v 3 -grpcPort 9002 -grpcHealthPort 9003 -metricsPort 9090", TREE),
+    (
+        "v0.5.1",
+        "-poolName r -poolNamespace n --v 3 --grpcPort 9002 -grpcHealthPort 9003 -metricsPort 9090 -configFile config/default-plugins.yaml \
+         --enablePprof=true --modelServerMetricsPath=/metrics --modelServerMetricsScheme=http --modelServerMetricsHttpsInsecureSkipVerify=true",
+        TREE,
+    ),
+    ("v1.0.0", "--pool-name r --pool-namespace n --zap-encoder json --config-file /config/default-plugins.yaml --v 1", SCORERS),
+    (
+        "v1.0.2",
+        "--pool-name r --pool-namespace n --pool-group inference.networking.k8s.io --zap-encoder json --config-file \
+         /config/default-plugins.yaml --v 1",
+        SCORERS,
+    ),
+    (
+        "v1.1.0",
+        "--pool-name r --pool-namespace n --pool-group inference.networking.k8s.io --zap-encoder json --config-file \
+         /config/default-plugins.yaml --v 1 --tracing false --metrics-endpoint-auth=false",
+        SCORERS,
+    ),
+    (
+        "v1.5.0",
+        "--pool-name r --pool-namespace n --pool-group inference.networking.k8s.io --zap-encoder json --config-file \
+         /config/default-plugins.yaml --v 1 --tracing=false",
+        SCORERS,
+    ),
+    (
+        "v1.5.0 for SGLang",
+        "--pool-name r --pool-namespace n --pool-group inference.networking.k8s.io --zap-encoder json --config-file \
+         /config/default-plugins.yaml --v 1 --total-queued-requests-metric=\"sglang:num_queue_reqs\" --tracing=false",
+        SCORERS,
+    ),
+    (
+        "llm-d-router",
+        "--pool-name r --pool-namespace n --pool-group inference.networking.k8s.io --zap-encoder json --config-file \
+         /config/default-plugins.yaml --grpc-health-port 9003 --tracing=false",
+        SCORERS,
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_charts_command_line_starts_a_picker_that_becomes_ready() {
+    for (version, line, config) in CHARTS {
+        let folder = Folder::new(&format!("epp-{}", version.replace(' ', "-")));
+        std::fs::create_dir_all(folder.file("config")).unwrap();
+        folder.write("config/default-plugins.yaml", config);
+        let pools = rig::pools_file(&folder, "127.0.0.1:1");
+        // The charts mount it at the root; what is relative is relative to there.
+        let line = line.replace(" /config/", &format!(" {}/", folder.file("config").display()));
+        let picker = Picker::start(&folder, &line, &pools).await;
+        picker.is_ready().await;
+        picker.ends_well().await;
+    }
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_the_way_out() {
+    let folder = Folder::new("epp-refused");
+    let pools = rig::pools_file(&folder, "127.0.0.1:1").display().to_string();
+    let refused = |arguments: &[&str]| {
+        let output = run(&[&["epp"], arguments].concat());
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let flag = refused(&["--pool-nmae", "r"]);
+    assert!(flag.contains("--pool-nmae: there is no such flag: did you mean --pool-name?"), "{flag}");
+    let pool = refused(&["--pools", &pools, "--pool-name", "q", "--pool-namespace", "n"]);
+    assert!(pool.contains("has no pool n/q, but n/r"), "{pool}");
+    let config = refused(&["--pools", &pools, "--config-text", "kind: EndpointPickerConfig\nplugins: [{ type: queue-scorre }]"]);
+    assert!(config.contains("--config-text:") && config.contains("queue-scorer"), "{config}");
+    let rules = folder.write("rules.yaml", &RULES.replace("priority: -1", "priority: low"));
+    let rules = refused(&["--pools", &pools, "--rules", rules.to_str().unwrap()]);
+    assert!(rules.contains("InferenceObjective batch: spec.priority: `low` is no priority"), "{rules}");
+    let help = run(&["epp", "--help"]);
+    assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("--pool-name TEXT"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_goes_takes_readiness_with_it_until_it_is_back() {
+    let folder = Folder::new("epp-gone");
+    let pools = rig::pools_file(&folder, "127.0.0.1:1");
+    let picker = Picker::start(&folder, "--pool-name r --pool-namespace n", &pools).await;
+    picker.is_ready().await;
+    folder.write("pools.yaml", "apiVersion: weir/v1\npools: []\n");
+    let url = format!("http://{}/readyz", picker.metrics);
+    let reason = blocking(move || {
+        eventually("not ready", || match get(&url)? {
+            answer if answer.contains("[-]inference-pool failed") => Ok(answer),
+            answer => Err(answer),
+        })
+    })
+    .await;
+    assert!(reason.contains("there is no pool n/r"), "{reason}");
+    picker.page_until("the gauge", |page| page.contains("weir_epp_pool_known 0\n")).await;
+    rig::pools_file(&folder, "127.0.0.1:1");
+    picker.is_ready().await;
+    picker.ends_well().await;
+}

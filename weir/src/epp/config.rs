@@ -1,0 +1,92 @@
+//! From the EndpointPickerConfig and the environment to how requests are scheduled.
+
+use std::io::Read as _;
+
+use anyhow::{Context, bail};
+use weir_epp::scheduling::{SaturationDetector, SchedulingConfig};
+
+use super::options::{ConfigSource, SaturationVariables};
+
+/// No configuration is larger; a mounted device would be.
+const MOST_BYTES: u64 = 1 << 20;
+/// The plugin that the default configuration of v0.5 is built around.
+const DECISION_TREE: &str = "decision-tree-filter";
+
+/// How requests are scheduled. Notes are for the log.
+pub(super) fn scheduling(
+    source: &ConfigSource,
+    saturation: SaturationVariables,
+    old: bool,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<SchedulingConfig> {
+    let (name, text) = match source {
+        ConfigSource::Default => return Ok(with(SchedulingConfig::default(), saturation)),
+        ConfigSource::Text(text) => ("--config-text".to_owned(), text.clone()),
+        ConfigSource::File(path) => {
+            let name = format!("--config-file {}", path.display());
+            let file = std::fs::File::open(path).with_context(|| format!("{name}: cannot be read"))?;
+            let mut text = String::new();
+            file.take(MOST_BYTES + 1).read_to_string(&mut text).with_context(|| format!("{name}: cannot be read"))?;
+            (name, text)
+        }
+    };
+    match SchedulingConfig::parse(&text) {
+        Ok(config) if text.contains("saturationDetector") => Ok(config),
+        Ok(config) => Ok(with(config, saturation)),
+        Err(_) if old && text.contains(DECISION_TREE) => {
+            notes.push(format!(
+                "{name}: the {DECISION_TREE} of v0.5 is not built: endpoints are chosen by queue, KV cache and prefix, as since v1.0"
+            ));
+            Ok(with(SchedulingConfig::default(), saturation))
+        }
+        Err(error) => bail!("{name}:\n{error}"),
+    }
+}
+
+/// The thresholds of the environment, where the configuration has none of its own.
+fn with(mut config: SchedulingConfig, variables: SaturationVariables) -> SchedulingConfig {
+    if let SaturationDetector::Utilization { thresholds, page_age, .. } = &mut config.detector {
+        thresholds.queue = variables.queue.unwrap_or(thresholds.queue);
+        thresholds.kv_cache_utilization = variables.kv_cache_utilization.unwrap_or(thresholds.kv_cache_utilization);
+        *page_age = variables.page_age.or(*page_age);
+    }
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_sets_thresholds_where_the_configuration_has_none() {
+        let variables = SaturationVariables { queue: Some(7.0), ..SaturationVariables::default() };
+        let queue = |source: &ConfigSource| match scheduling(source, variables, false, &mut Vec::new()).unwrap().detector {
+            SaturationDetector::Utilization { thresholds, .. } => thresholds.queue,
+            SaturationDetector::Concurrency { .. } => panic!("another detector"),
+        };
+        assert_eq!(queue(&ConfigSource::Default), 7.0);
+        let header = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n";
+        let plain = format!("{header}- type: queue-scorer\n");
+        assert_eq!(queue(&ConfigSource::Text(plain)), 7.0);
+        let own = format!(
+            "{header}- type: utilization-detector\n  parameters: {{ queueDepthThreshold: 9 }}\nsaturationDetector:\n  pluginRef: utilization-detector\n"
+        );
+        assert_eq!(queue(&ConfigSource::Text(own)), 9.0);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_and_the_trees_of_old_are_replaced() {
+        let read = |text: &str, old: bool| {
+            let mut notes = Vec::new();
+            let outcome = scheduling(&ConfigSource::Text(text.to_owned()), SaturationVariables::default(), old, &mut notes);
+            outcome.map(|_| notes).map_err(|error| error.to_string())
+        };
+        let tree = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: decision-tree-filter\n";
+        assert!(read(tree, false).unwrap_err().contains("decision-tree-filter"));
+        assert!(read(tree, true).unwrap()[0].contains("by queue, KV cache and prefix"));
+        assert!(read(": no YAML [", true).unwrap_err().starts_with("--config-text:\n"));
+        let absent = ConfigSource::File("no/such/file.yaml".into());
+        let error = scheduling(&absent, SaturationVariables::default(), false, &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("--config-file no/such/file.yaml"), "{error}");
+    }
+}

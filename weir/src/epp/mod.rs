@@ -1,0 +1,213 @@
+//! `weir epp`: the endpoint picker of one pool, in the place of the Go picker and with its command line.
+//!
+//! 1. `table`, `flags`, `help`: the flags of all versions, a command line read as Go reads it, the help.
+//! 2. `options`: flags and environment to what the picker is to do.
+//! 3. `config`, `rules`: scheduling, and what users say about requests.
+//! 4. `pool`, `metrics_server`, `ready`: where the pool comes from, who may read the page, whether there is a pool to pick from.
+//! 5. [`run`]: all of it together.
+
+mod config;
+mod flags;
+mod help;
+mod metrics_server;
+mod options;
+mod pool;
+mod ready;
+mod rules;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use prometheus_client::registry::Registry;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use weir_collector::{Activity, Collector, CollectorConfig};
+use weir_datastore::{PickerWriter, PoolId, PoolSpec, TopologyWriter, datastore};
+use weir_epp::director::{DirectorSettings, PoolDirector, TellActivity};
+use weir_epp::exchange::{ErrorPrefix, Settings};
+use weir_epp::frontend::{Certificate, Frontend, Servers};
+use weir_epp::metrics::EppMetrics;
+use weir_serving::{Drain, Health, ServingMetrics, Shutdown};
+
+use self::flags::Given;
+use self::metrics_server::MetricsServer;
+use self::options::Options;
+use self::pool::Source;
+use self::ready::PoolWatch;
+use crate::args::EppArguments;
+
+/// How often an idle server is read, at least.
+const IDLE: Duration = Duration::from_secs(1);
+/// How long the endpoints of a Service may take to be told everywhere that a pod goes.
+const CLUSTER_DRAIN: Duration = Duration::from_secs(15);
+/// What is left of the pod's 130 s for answers to end, some of which take a minute.
+const GRACE: Duration = Duration::from_secs(100);
+/// Series per pool that name an endpoint, at most.
+const ENDPOINT_SERIES: usize = 1024;
+/// What the picker itself is called where it has no pod.
+const OWN_NAME: &str = "self";
+
+/// The command line as `weir`'s own arguments: under the name `epp` all of it is the picker's, and the picker's flags of logging are
+/// those of weir.
+pub(crate) fn command_line(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.collect();
+    let named_epp = arguments.first().is_some_and(|name| Path::new(name).file_stem().is_some_and(|name| name == "epp"));
+    let begin = match (named_epp, arguments.get(1)) {
+        (true, first) if first.is_none_or(|first| first != "epp") => 1,
+        (_, Some(first)) if first == "epp" => 2,
+        _ => return arguments,
+    };
+    let own = arguments.split_off(begin);
+    let texts: Vec<String> = own.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let mut line: Vec<OsString> = vec!["weir".into()];
+    // What is wrong with it is told by who runs it.
+    if let Ok(given) = Given::read(&texts) {
+        if let Some(filter) = options::log_filter(&given) {
+            line.extend(["--log".into(), filter.into()]);
+        }
+        if given.text("zap-encoder") == Some("json") {
+            line.extend(["--log-format".into(), "json".into()]);
+        }
+    }
+    line.extend(["epp".into(), "--".into()]);
+    line.extend(own);
+    line
+}
+
+/// Picks until a signal, then drains.
+pub(crate) async fn run(arguments: EppArguments) -> anyhow::Result<()> {
+    let told = |wrong: Vec<String>| anyhow::anyhow!("{}", wrong.join("\n"));
+    let given = Given::read(&arguments.arguments).map_err(told)?;
+    if given.help {
+        print!("{}", help::text());
+        return Ok(());
+    }
+    let mut options = Options::of(&given, &|name| std::env::var(name).ok()).map_err(told)?;
+    let shutdown = Shutdown::on_signals().context("signals cannot be watched")?;
+    let mut tasks = start(&mut options, shutdown.token()).await?;
+    tokio::select! {
+        code = shutdown.insisted() => bail!("ended at once by a second signal (exit code {code} in a shell)"),
+        () = finished(&mut tasks) => Ok(()),
+    }
+}
+
+/// Starts everything; all ends with `leaving`.
+async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Result<JoinSet<()>> {
+    let mut notes = std::mem::take(&mut options.notes);
+    let scheduling = config::scheduling(&options.config, options.saturation, options.old, &mut notes)?;
+    notes.iter().for_each(|note| warn!("{note}"));
+    let mut registry = Registry::default();
+    weir_serving::process_metrics::register(&mut registry);
+    let serving = ServingMetrics::register(&mut registry);
+    let (health, mut tasks, drained) = (Health::new(), JoinSet::new(), CancellationToken::new());
+
+    let source = Source::of(options, &mut registry).await?;
+    let Source { pool, wanted, resources, client, .. } = &source;
+    let (pool, wanted, resources) = (pool.clone(), wanted.clone(), resources.clone());
+    let metrics_server = MetricsServer::new(options, client.as_ref(), &serving)?;
+    let drain =
+        Drain { delay: options.drain.unwrap_or(if client.is_some() { CLUSTER_DRAIN } else { Duration::ZERO }), grace: GRACE };
+
+    let (store, topology) = datastore();
+    let pace =
+        CollectorConfig { busy_interval: options.refresh, idle_interval: IDLE.max(options.refresh), ..CollectorConfig::default() };
+    let collector = Collector::new(pace, topology, &mut registry)?;
+
+    let build = (option_env!("WEIR_COMMIT").unwrap_or("unknown"), env!("CARGO_PKG_VERSION"));
+    let metrics = EppMetrics::register(&mut registry, &pool.name, &scheduling, build.0, build.1);
+    let settings = Settings {
+        several_endpoints: true,
+        subset_filter: options.honour_subset,
+        served_verifier: scheduling.verify_served,
+        error_prefix: if options.old { ErrorPrefix::InferenceGateway } else { ErrorPrefix::default() },
+        ..Settings::default()
+    };
+    let for_director = DirectorSettings { pool: pool.clone(), scheduling, honour_subset: options.honour_subset };
+    let tell = tell_activity(collector.activity());
+    let director = PoolDirector::new(for_director, store.clone(), resources, metrics, tell, rand::make_rng(), Instant::now());
+    let frontend = Frontend::new(Arc::new(director.clone()), settings, rand::make_rng(), health.clone(), leaving, &mut registry)?;
+    let certificate = match (options.secure, &options.cert_path) {
+        (false, _) => Certificate::PlainText,
+        (true, Some(directory)) => Certificate::Directory(directory.clone()),
+        (true, None) => Certificate::SelfMade,
+    };
+    let bind = options.bind.unwrap_or_else(any_address);
+    let at = |port| SocketAddr::new(bind, port);
+    let servers = Servers::bind(
+        frontend,
+        at(options.ext_proc_port),
+        at(options.health_port),
+        certificate,
+        drain,
+        serving.clone(),
+        SystemTime::now(),
+    )
+    .await?;
+    let watch = PoolWatch::new(pool.clone(), wanted.clone(), source.cluster(), source.way_out.clone(), &health, &mut registry);
+    let streams = weir_exporter::register(&mut registry, store.clone(), ENDPOINT_SERIES);
+    let page = weir_exporter::router(store, Arc::new(registry), streams);
+    let page = metrics_server.bind(page, at(options.metrics_port), serving, health).await?;
+    let (ext_proc, health_at, metrics_at) = (servers.ext_proc_addr(), servers.health_addr(), page.local_addr());
+    info!(%pool, %ext_proc, health = %health_at, metrics = %metrics_at, "picking endpoints");
+
+    tasks.spawn(collector.run(wanted, drained.clone()));
+    tasks.spawn(watch.run(drained.clone()));
+    source.follow(&mut tasks, &drained);
+    let (own, writer) = own_place(&pool)?;
+    let publishing = drained.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = director.publish(writer) => {}
+            () = publishing.cancelled() => {}
+        }
+        drop(own);
+    });
+    // The page and what answers depend on go on until the last request has its answer.
+    let last = drained.clone();
+    tasks.spawn(async move { drop(page.serve(last).await) });
+    tasks.spawn(async move {
+        drop(servers.serve().await);
+        drained.cancel();
+    });
+    Ok(tasks)
+}
+
+async fn finished(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a task failed");
+        }
+    }
+}
+
+fn tell_activity(activity: Activity) -> TellActivity {
+    Arc::new(move |pool, at| {
+        let cell = activity.endpoint(pool, at);
+        Box::new(move |busy| cell.set(busy))
+    })
+}
+
+/// Where the picker writes what it says of itself: beside the pool, whose writers are the collector's.
+fn own_place(pool: &PoolId) -> anyhow::Result<(TopologyWriter, PickerWriter)> {
+    let (_, mut topology) = datastore();
+    let spec = PoolSpec { pickers: Some(vec![OWN_NAME.into()]), ..PoolSpec::empty(pool.clone()) };
+    let writer = topology.upsert(spec, Instant::now()).added_pickers.pop().context("a picker has a writer")?;
+    Ok((topology, writer))
+}
+
+/// Every address, of both versions of IP where there are two.
+fn any_address() -> IpAddr {
+    match std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)) {
+        Ok(_) => Ipv6Addr::UNSPECIFIED.into(),
+        Err(_) => Ipv4Addr::UNSPECIFIED.into(),
+    }
+}

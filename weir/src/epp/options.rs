@@ -1,0 +1,348 @@
+//! What a picker is to do, from its command line and its environment. Pure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use weir_datastore::Scheme;
+use weir_k8s::PoolVersion;
+
+use super::flags::{Given, bool_of, duration_of};
+
+/// How often servers at work are read, unless set otherwise.
+const REFRESH: Duration = Duration::from_millis(50);
+/// The bounds of that: beyond them a page server does little else, or values are too old to count.
+const REFRESH_BOUNDS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(1600));
+
+/// Where the pool is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum PoolSource {
+    /// An InferencePool of a cluster.
+    Cluster { namespace: String, name: String, version: PoolVersion },
+    /// The pods of a cluster that have these labels.
+    Selector { namespace: String, name: String, labels: BTreeMap<String, String>, ports: Vec<u16> },
+    /// The pool of a file; of several the one with this namespace and name.
+    File { path: PathBuf, pool: Option<(String, String)> },
+}
+
+/// How the pods' pages are read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct ModelServerMetrics {
+    pub(super) port: Option<u16>,
+    pub(super) path: String,
+    pub(super) scheme: Scheme,
+    pub(super) insecure_skip_verify: bool,
+}
+
+/// Where the EndpointPickerConfig is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum ConfigSource {
+    Default,
+    File(PathBuf),
+    Text(String),
+}
+
+/// The thresholds of saturation that the environment sets (v0.4 to v1.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct SaturationVariables {
+    pub(super) queue: Option<f64>,
+    pub(super) kv_cache_utilization: Option<f64>,
+    pub(super) page_age: Option<Duration>,
+}
+
+/// All that a picker is told.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Options {
+    pub(super) pool: PoolSource,
+    pub(super) rules: Option<PathBuf>,
+    pub(super) kubeconfig: Option<PathBuf>,
+    pub(super) context: Option<String>,
+    pub(super) bind: Option<IpAddr>,
+    pub(super) ext_proc_port: u16,
+    pub(super) health_port: u16,
+    pub(super) metrics_port: u16,
+    pub(super) config: ConfigSource,
+    pub(super) saturation: SaturationVariables,
+    pub(super) refresh: Duration,
+    pub(super) secure: bool,
+    pub(super) cert_path: Option<PathBuf>,
+    pub(super) metrics_auth: bool,
+    pub(super) metrics_cert_dir: Option<PathBuf>,
+    pub(super) metrics_client_ca: Option<PathBuf>,
+    pub(super) honour_subset: bool,
+    pub(super) model_server: ModelServerMetrics,
+    pub(super) drain: Option<Duration>,
+    /// The command line is one of v0.2 to v0.5.
+    pub(super) old: bool,
+    /// What is passed over, each with what happens instead.
+    pub(super) notes: Vec<String>,
+}
+
+impl Options {
+    /// What `given` and the variables of `env` ask for; flags go before variables.
+    ///
+    /// # Errors
+    /// Everything that is wrong or missing.
+    pub(super) fn of(given: &Given, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Vec<String>> {
+        let mut reader = Reader { given, env, wrong: Vec::new(), notes: given.notes.clone() };
+        reader.without_effect();
+        let options = Self {
+            pool: reader.pool(),
+            rules: given.text("rules").map(PathBuf::from),
+            kubeconfig: given.text("kubeconfig").map(PathBuf::from),
+            context: given.text("context").map(str::to_owned),
+            bind: reader.bind(),
+            ext_proc_port: reader.port("grpc-port", Some("GRPC_PORT")).unwrap_or(9002),
+            health_port: reader.port("grpc-health-port", Some("GRPC_HEALTH_PORT")).unwrap_or(9003),
+            metrics_port: reader.port("metrics-port", None).unwrap_or(9090),
+            config: reader.config(),
+            saturation: reader.saturation(),
+            refresh: reader.refresh(),
+            secure: reader.switch("secure-serving", "SECURE_SERVING").unwrap_or(true),
+            cert_path: given.text("cert-path").map(PathBuf::from),
+            metrics_auth: given.switch("metrics-endpoint-auth").unwrap_or(true),
+            metrics_cert_dir: given.text("metrics-cert-dir").map(PathBuf::from),
+            metrics_client_ca: given.text("metrics-client-ca-file").map(PathBuf::from),
+            honour_subset: !given.switch("disable-endpoint-subset-filter").unwrap_or(false),
+            model_server: reader.model_server(),
+            drain: given.duration("drain-timeout"),
+            old: given.old_spelling,
+            notes: Vec::new(),
+        };
+        if options.metrics_client_ca.is_some() && options.metrics_cert_dir.is_none() {
+            reader
+                .wrong
+                .push("--metrics-client-ca-file: callers bring certificates over TLS alone: give --metrics-cert-dir".to_owned());
+        }
+        let Reader { wrong, notes, .. } = reader;
+        if wrong.is_empty() { Ok(Self { notes, ..options }) } else { Err(wrong) }
+    }
+}
+
+/// What is logged, as `--log` says it; none where the command line says nothing.
+pub(super) fn log_filter(given: &Given) -> Option<&'static str> {
+    const USUAL: &str = "info,kube_runtime=error,kube_client=error";
+    const DEBUG: &str = "info,weir=debug,kube_runtime=error,kube_client=error";
+    let by_number = |level: i64| match level {
+        ..=3 => USUAL,
+        4 => DEBUG,
+        _ => "info,weir=trace",
+    };
+    match given.text("zap-log-level") {
+        Some("debug") => Some(DEBUG),
+        Some("error" | "panic") => Some("error"),
+        Some(level) => Some(level.parse().map_or(USUAL, by_number)),
+        None => given.parsed("v").map(by_number),
+    }
+}
+
+struct Reader<'given> {
+    given: &'given Given,
+    env: &'given dyn Fn(&str) -> Option<String>,
+    wrong: Vec<String>,
+    notes: Vec<String>,
+}
+
+/// Variables that are passed over: what they asked for, what weir does.
+const WITHOUT_EFFECT: [(&str, &str); 18] = [
+    ("EXPERIMENTAL_USE_SCHEDULER_V2", SCHEDULING),
+    ("ENABLE_PREFIX_CACHE_SCHEDULING", SCHEDULING),
+    ("ENABLE_REQ_HEADER_BASED_SCHEDULER_FOR_TESTING", SCHEDULING),
+    ("QUEUE_SCORE_WEIGHT", SCHEDULING),
+    ("KV_CACHE_SCORE_WEIGHT", SCHEDULING),
+    ("PREFIX_CACHE_SCORE_WEIGHT", SCHEDULING),
+    ("PREFIX_CACHE_HASH_BLOCK_SIZE", SCHEDULING),
+    ("PREFIX_CACHE_MAX_PREFIX_BLOCKS", SCHEDULING),
+    ("PREFIX_CACHE_LRU_CAPACITY", SCHEDULING),
+    ("QUEUING_THRESHOLD_LORA", SCHEDULING),
+    ("LORA_AFFINITY_THRESHOLD", SCHEDULING),
+    ("KV_CACHE_THRESHOLD", SCHEDULING),
+    ("QUEUE_THRESHOLD_CRITICAL", SCHEDULING),
+    ("ENABLE_EXPERIMENTAL_DATALAYER_V2", "there is one data layer, and it is on"),
+    ("ENABLE_EXPERIMENTAL_FLOW_CONTROL_LAYER", "requests are placed or refused at once, none is held"),
+    ("OTEL_TRACES_EXPORTER", TRACING),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", TRACING),
+    ("OTEL_TRACES_SAMPLER", TRACING),
+];
+const SCHEDULING: &str = "scheduling is what the EndpointPickerConfig says: name its plugins there";
+const TRACING: &str = "no spans are sent";
+
+impl Reader<'_> {
+    fn variable(&self, name: &str) -> Option<String> {
+        (self.env)(name).filter(|value| !value.is_empty())
+    }
+
+    /// The variable `name` as `read` takes it. One that cannot be read is passed over: a Service called `grpc` sets `GRPC_PORT` to a
+    /// URL in every pod of its namespace.
+    fn read<T>(&mut self, name: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let value = self.variable(name)?;
+        let read = read(&value);
+        if read.is_none() {
+            let shown: String = value.chars().take(64).collect();
+            self.notes.push(format!("the variable {name} is `{}`, which is passed over: it cannot be read", shown.escape_debug()));
+        }
+        read
+    }
+
+    fn without_effect(&mut self) {
+        for (name, instead) in WITHOUT_EFFECT {
+            // Charts set those of tracing whether it is on or not.
+            let off = instead == TRACING && self.given.switch("tracing") == Some(false);
+            if self.variable(name).is_some() && !off {
+                self.notes.push(format!("the variable {name} has no effect: {instead}"));
+            }
+        }
+    }
+
+    fn pool(&mut self) -> PoolSource {
+        let name = self.given.text("pool-name").map(str::to_owned).or_else(|| self.variable("POOL_NAME"));
+        let namespace = self.given.text("pool-namespace").map(str::to_owned);
+        let namespace = namespace.or_else(|| self.variable("POOL_NAMESPACE")).or_else(|| self.variable("NAMESPACE"));
+        let namespace = namespace.unwrap_or_else(|| "default".to_owned());
+        let selector = self.given.text("endpoint-selector").map(str::to_owned);
+        let ports = self.given.ports("endpoint-target-ports");
+        if let Some(path) = self.given.text("pools") {
+            return PoolSource::File { path: path.into(), pool: name.map(|name| (namespace, name)) };
+        }
+        match (name, selector) {
+            (Some(_), Some(_)) => {
+                self.wrong.push("--pool-name and --endpoint-selector: give one, an InferencePool says what its pods are".to_owned());
+            }
+            (Some(name), None) => {
+                let version = self.version();
+                return PoolSource::Cluster { namespace, name, version };
+            }
+            (None, Some(selector)) => {
+                if !(1..=8).contains(&ports.len()) {
+                    let count = ports.len();
+                    self.wrong.push(format!("--endpoint-target-ports: {count} ports: --endpoint-selector needs 1 to 8"));
+                }
+                let name = self.variable("POD_NAME").and_then(|pod| deployment_of(&pod));
+                let name = name.unwrap_or_else(|| "endpoints".to_owned());
+                let labels = self.labels(&selector);
+                return PoolSource::Selector { namespace, name, labels, ports };
+            }
+            (None, None) => self.wrong.push(
+                "which pool? --pool-name NAME is an InferencePool, --endpoint-selector LABELS its pods without one, --pools FILE needs \
+                 no cluster"
+                    .to_owned(),
+            ),
+        }
+        PoolSource::File { path: PathBuf::new(), pool: None }
+    }
+
+    /// `key=value`, with commas between.
+    fn labels(&mut self, selector: &str) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::new();
+        for pair in selector.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=').map(|(key, value)| (key.trim(), value.trim_start_matches('=').trim())) {
+                Some((key, value)) if !key.is_empty() && !key.ends_with('!') => {
+                    labels.insert(key.to_owned(), value.to_owned());
+                }
+                _ => {
+                    let wrong = format!("--endpoint-selector: `{}` is no label: write key=value,key=value", pair.escape_debug());
+                    self.wrong.push(wrong);
+                }
+            }
+        }
+        if labels.is_empty() {
+            self.wrong.push("--endpoint-selector: names no label: write key=value".to_owned());
+        }
+        labels
+    }
+
+    fn version(&mut self) -> PoolVersion {
+        match self.given.text("pool-group") {
+            None if self.given.old_spelling => PoolVersion::V1Alpha2,
+            None => PoolVersion::V1,
+            Some(group) => PoolVersion::ALL.into_iter().find(|version| version.group() == group).unwrap_or_else(|| {
+                let groups = PoolVersion::ALL.map(PoolVersion::group).join(" or ");
+                self.wrong.push(format!("--pool-group: `{}` is not known: give {groups}", group.escape_debug()));
+                PoolVersion::V1
+            }),
+        }
+    }
+
+    fn bind(&mut self) -> Option<IpAddr> {
+        let text = self.given.text("bind-address")?;
+        let address = text.parse().ok();
+        if address.is_none() {
+            self.wrong.push(format!("--bind-address: `{}` is no IP address", text.escape_debug()));
+        }
+        address
+    }
+
+    fn port(&mut self, flag: &str, variable: Option<&str>) -> Option<u16> {
+        self.given.parsed(flag).or_else(|| self.read(variable?, |value| value.parse().ok()))
+    }
+
+    fn switch(&mut self, flag: &str, variable: &str) -> Option<bool> {
+        self.given.switch(flag).or_else(|| self.read(variable, bool_of))
+    }
+
+    fn config(&mut self) -> ConfigSource {
+        match (self.given.text("config-file"), self.given.text("config-text")) {
+            (None, None) => ConfigSource::Default,
+            (Some(path), None) => ConfigSource::File(path.into()),
+            (None, Some(text)) => ConfigSource::Text(text.to_owned()),
+            (Some(_), Some(_)) => {
+                self.wrong.push("--config-file and --config-text: give one".to_owned());
+                ConfigSource::Default
+            }
+        }
+    }
+
+    fn saturation(&mut self) -> SaturationVariables {
+        let queue = |value: &str| value.parse().ok().filter(|queue: &f64| *queue > 0.0 && queue.is_finite());
+        let share = |value: &str| value.parse().ok().filter(|share: &f64| *share > 0.0 && *share < 1.0);
+        SaturationVariables {
+            queue: self.read("SD_QUEUE_DEPTH_THRESHOLD", queue),
+            kv_cache_utilization: self.read("SD_KV_CACHE_UTIL_THRESHOLD", share),
+            page_age: self.read("SD_METRICS_STALENESS_THRESHOLD", |value| duration_of(value).filter(|age| !age.is_zero())),
+        }
+    }
+
+    fn refresh(&mut self) -> Duration {
+        let variable = "REFRESH_METRICS_INTERVAL";
+        let given = self.given.duration("refresh-metrics-interval").or_else(|| self.read(variable, duration_of)).unwrap_or(REFRESH);
+        let (least, most) = REFRESH_BOUNDS;
+        let taken = given.clamp(least, most);
+        if taken != given {
+            self.notes.push(format!(
+                "--refresh-metrics-interval: {given:?} is taken for {taken:?}: it lies between {least:?} and {most:?}"
+            ));
+        }
+        taken
+    }
+
+    fn model_server(&mut self) -> ModelServerMetrics {
+        let text = |flag: &str, variable: &str| self.given.text(flag).map(str::to_owned).or_else(|| self.variable(variable));
+        let path = text("model-server-metrics-path", "MODEL_SERVER_METRICS_PATH").unwrap_or_else(|| "/metrics".to_owned());
+        let scheme = match text("model-server-metrics-scheme", "MODEL_SERVER_METRICS_SCHEME").as_deref() {
+            None | Some("http") => Scheme::Http,
+            Some("https") => Scheme::Https,
+            Some(other) => {
+                let wrong = format!("--model-server-metrics-scheme: `{}` is neither http nor https", other.escape_debug());
+                self.wrong.push(wrong);
+                Scheme::Http
+            }
+        };
+        let port = self.port("model-server-metrics-port", Some("MODEL_SERVER_METRICS_PORT")).filter(|port| *port > 0);
+        let variable = "MODEL_SERVER_METRICS_HTTPS_INSECURE_SKIP_VERIFY";
+        let insecure = self.switch("model-server-metrics-https-insecure-skip-verify", variable);
+        let hint_key = "x-gateway-destination-endpoint";
+        if self.variable("DESTINATION_ENDPOINT_HINT_KEY").is_some_and(|key| key != hint_key) {
+            self.wrong
+                .push(format!("the variable DESTINATION_ENDPOINT_HINT_KEY: only {hint_key} is built: let the gateway read that"));
+        }
+        ModelServerMetrics { port, path, scheme, insecure_skip_verify: insecure.unwrap_or(true) }
+    }
+}
+
+/// The Deployment of the pod that is called so: without the hashes of its ReplicaSet and its own.
+fn deployment_of(pod: &str) -> Option<String> {
+    let mut parts = pod.rsplitn(3, '-');
+    let (_, _, deployment) = (parts.next()?, parts.next()?, parts.next()?);
+    (!deployment.is_empty()).then(|| deployment.to_owned())
+}

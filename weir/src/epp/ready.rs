@@ -1,0 +1,143 @@
+//! Whether there is a pool to pick from, and why not.
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use weir_collector::{Obstacles, WantedPools};
+use weir_datastore::PoolId;
+use weir_serving::{Blocker, Health};
+
+/// The pool of a picker, followed.
+pub(super) struct PoolWatch {
+    pool: PoolId,
+    wanted: WantedPools,
+    /// What a cluster keeps back, and whether everything there was listed.
+    cluster: Option<(watch::Receiver<Obstacles>, watch::Receiver<bool>)>,
+    /// What to do where the pool is not there.
+    way_out: String,
+    known: Gauge,
+    health: Health,
+    blocker: Option<Blocker>,
+}
+
+impl PoolWatch {
+    /// Not ready from now on until the pool is known, and whenever it is gone. `way_out`: what to do where it is not there.
+    pub(super) fn new(
+        pool: PoolId,
+        wanted: WantedPools,
+        cluster: Option<(watch::Receiver<Obstacles>, watch::Receiver<bool>)>,
+        way_out: String,
+        health: &Health,
+        registry: &mut Registry,
+    ) -> Self {
+        let known = Gauge::default();
+        registry.register("weir_epp_pool_known", "Whether the picker's pool is there and could be read", known.clone());
+        let mut watch = Self { pool, wanted, cluster, way_out, known, health: health.clone(), blocker: None };
+        watch.look();
+        watch
+    }
+
+    /// Follows the pool until `stop`.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut told: Option<String> = None;
+        loop {
+            let missing = self.look();
+            match (&missing, &told) {
+                (Some(reason), before) if before.as_ref() != Some(reason) => {
+                    warn!(pool = %self.pool, reason, "no requests can be placed")
+                }
+                (None, Some(_)) => info!(pool = %self.pool, "the pool is known, requests are placed"),
+                _ => {}
+            }
+            told = missing;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = changed(&mut self.wanted) => {}
+                () = cluster_changed(&mut self.cluster) => {}
+            }
+        }
+    }
+
+    /// Makes readiness what it is; why it is not.
+    fn look(&mut self) -> Option<String> {
+        let known = self.wanted.borrow_and_update().iter().any(|wanted| wanted.spec.id == self.pool);
+        self.known.set(i64::from(known));
+        if known {
+            self.blocker = None;
+            return None;
+        }
+        let reason = self.reason();
+        self.blocker.get_or_insert_with(|| self.health.block("inference-pool")).because(reason.as_str());
+        Some(reason)
+    }
+
+    fn reason(&mut self) -> String {
+        let pool = &self.pool;
+        let Some((obstacles, synced)) = &mut self.cluster else { return format!("there is no pool {pool}: {}", self.way_out) };
+        let obstacles = obstacles.borrow_and_update();
+        let told: Vec<_> = obstacles.iter().map(|(resource, obstacle)| format!("{resource}: {obstacle}")).collect();
+        match (*synced.borrow_and_update(), told.is_empty()) {
+            (_, false) => format!("InferencePool {pool} is not known: {}", told.join("; ")),
+            (false, true) => format!("InferencePool {pool} and its pods have not been listed yet"),
+            (true, true) => format!("there is no InferencePool {pool}: {}", self.way_out),
+        }
+    }
+}
+
+/// Ends once there is something new; never where there can be nothing any more.
+async fn changed<T>(receiver: &mut watch::Receiver<Arc<T>>) {
+    if receiver.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+async fn cluster_changed(cluster: &mut Option<(watch::Receiver<Obstacles>, watch::Receiver<bool>)>) {
+    let Some((obstacles, synced)) = cluster else { return std::future::pending().await };
+    let gone = tokio::select! {
+        changed = obstacles.changed() => changed.is_err(),
+        changed = synced.changed() => changed.is_err(),
+    };
+    if gone {
+        std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_collector::WantedPool;
+    use weir_datastore::PoolSpec;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn readiness_follows_the_pool_and_what_is_in_the_way() {
+        let pool = PoolId::new("n", "p");
+        let (pools, wanted) = watch::channel(Arc::default());
+        let (obstacles, synced) = (watch::Sender::new(Obstacles::default()), watch::Sender::new(false));
+        let (health, mut registry) = (Health::new(), Registry::default());
+        let cluster = Some((obstacles.subscribe(), synced.subscribe()));
+        let mut watch = PoolWatch::new(pool.clone(), wanted, cluster, "create it".to_owned(), &health, &mut registry);
+        assert_eq!(health.not_ready(), ["inference-pool"]);
+        assert!(watch.look().unwrap().contains("not been listed yet"));
+        obstacles.send_modify(|known| drop(known.insert("pods", "may not be read: add a rule".to_owned())));
+        assert_eq!(watch.look().unwrap(), "InferencePool n/p is not known: pods: may not be read: add a rule");
+        obstacles.send_replace(Obstacles::default());
+        synced.send_replace(true);
+        assert_eq!(watch.look().unwrap(), "there is no InferencePool n/p: create it");
+        let spec = |id: &PoolId| WantedPool::from(PoolSpec::empty(id.clone()));
+        pools.send_replace(Arc::new(vec![spec(&PoolId::new("n", "q"))]));
+        assert!(watch.look().is_some(), "another pool");
+        let task = tokio::spawn(watch.run(CancellationToken::new()));
+        for known in [true, false, true] {
+            pools.send_replace(Arc::new(if known { vec![spec(&pool)] } else { Vec::new() }));
+            while health.not_ready().is_empty() != known {
+                tokio::task::yield_now().await;
+            }
+        }
+        task.abort();
+    }
+}
