@@ -86,7 +86,7 @@ pub struct KubeDiscoveryConfig {
     pub metrics: PodMetrics,
     /// The pickers' pages.
     pub pickers: PickerPages,
-    /// Whether what users say about requests is followed: [`KubeDiscovery::rules`]. Default: no.
+    /// Whether what users say about requests is followed: [`super::KubeDiscovery::rules`]. Default: no.
     pub rules: bool,
     /// Before the names of the annotations that are read off a pool. Default: [`ANNOTATION_PREFIX`].
     pub annotation_prefix: String,
