@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::convert::identity;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
@@ -36,10 +37,6 @@ impl Scene {
             if condition == "ValidMetricFound" { Ok(value.clone()) } else { Err(condition) }
         });
         scene
-    }
-
-    fn as_it_is(text: String) -> String {
-        text
     }
 
     fn autoscaler(&self) -> Result<Value, String> {
@@ -115,7 +112,7 @@ fn up_and_back(file: &str, name: &'static str, profile: &str, requests: usize, l
     if skipped(file) {
         return;
     }
-    let mut scene = Scene::new(file, name, profile, Scene::as_it_is, lengths);
+    let mut scene = Scene::new(file, name, profile, identity, lengths);
     scene.users.in_flight(requests);
     scene.wait_for_replicas("up", |replicas| replicas >= most);
     scene.users_are_served();
@@ -178,7 +175,7 @@ fn a_mean_with_average_value_never_asks_for_more_than_two() {
         changed
     };
     let trapped = Scene::new("kv-cache.yaml", "vllm-llama3", "small", trap, (850, 60));
-    let right = Scene::new("kv-cache.yaml", "vllm-llama3", "small", Scene::as_it_is, (850, 60));
+    let right = Scene::new("kv-cache.yaml", "vllm-llama3", "small", identity, (850, 60));
     for scene in [&trapped, &right] {
         scene.users.in_flight(60);
     }
@@ -201,7 +198,7 @@ fn to_zero_and_back_on_held_requests() {
     if skipped("zero") {
         return;
     }
-    let mut scene = Scene::new("scale-to-zero.yaml", "vllm-llama3", "llama8b", Scene::as_it_is, (50, 300));
+    let mut scene = Scene::new("scale-to-zero.yaml", "vllm-llama3", "llama8b", identity, (50, 300));
     let (cluster, namespace) = (scene.cluster, scene.namespace.clone());
     let held = |requests: u32| {
         let page = format!(

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 use weir_tests::cluster::{Cluster, skipped};
-use weir_tests::workload::{MODEL_PORT, inference_pool};
+use weir_tests::workload::{MODEL_PORT, deployment, inference_pool};
 use weir_tests::{go_module_file, installed};
 
 use api::{Api, Connections};
@@ -38,30 +38,22 @@ fn alone() -> MutexGuard<'static, ()> {
 fn constant_servers(name: &str, replicas: usize) -> String {
     let page = format!("vllm:num_requests_running {EACH}\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0.5\n");
     let pages = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"page": page}});
-    let deployment = json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name},
-        "spec": {
-            "replicas": replicas,
-            "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}},
-                "spec": {
-                    "terminationGracePeriodSeconds": 2,
-                    "containers": [{
-                        "name": "server",
-                        "image": "page-server",
-                        "args": [format!("0.0.0.0:{MODEL_PORT}"), "/page/page"],
-                        "readinessProbe": {"httpGet": {"path": "/metrics", "port": MODEL_PORT}, "periodSeconds": 1},
-                        "volumeMounts": [{"name": "page", "mountPath": "/page"}],
-                    }],
-                    "volumes": [{"name": "page", "configMap": {"name": name}}],
-                },
-            },
-        },
-    });
+    let mut deployment = deployment(
+        name,
+        replicas,
+        json!({
+            "terminationGracePeriodSeconds": 2,
+            "containers": [{
+                "name": "server",
+                "image": "page-server",
+                "args": [format!("0.0.0.0:{MODEL_PORT}"), "/page/page"],
+                "readinessProbe": {"httpGet": {"path": "/metrics", "port": MODEL_PORT}, "periodSeconds": 1},
+                "volumeMounts": [{"name": "page", "mountPath": "/page"}],
+            }],
+            "volumes": [{"name": "page", "configMap": {"name": name}}],
+        }),
+    );
+    deployment["spec"]["strategy"] = json!({"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}});
     json!({"apiVersion": "v1", "kind": "List", "items": [pages, deployment, inference_pool(name, name)]}).to_string()
 }
 

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use weir_tests::cluster::{Cluster, Options, skipped};
 use weir_tests::installed::{self, API_SERVICES, NAMESPACE, available, wait_until_it_answers};
-use weir_tests::workload::{MODEL_PORT, inference_pool, model_servers};
+use weir_tests::workload::{MODEL_PORT, deployment, inference_pool, model_servers};
 
 const METRIC: &str = "inference_pool_total_inflight_requests";
 
@@ -108,19 +108,7 @@ impl<'a> Autoscaler<'a> {
 
 /// A Deployment of pods that are ready and serve nothing.
 fn mute(name: &str, replicas: usize) -> Value {
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}},
-                "spec": {"containers": [{"name": "server", "image": "pause"}]},
-            },
-        },
-    })
+    deployment(name, replicas, json!({"containers": [{"name": "server", "image": "pause"}]}))
 }
 
 /// What the scraper says of pods that serve nothing, one for each.

@@ -16,29 +16,35 @@ pub const MODEL_PORT: u16 = 8000;
 pub fn model_servers(name: &str, replicas: usize, arguments: &[&str]) -> String {
     let mut all = vec!["simulate-server".to_owned(), format!("--listen=0.0.0.0:{MODEL_PORT}")];
     all.extend(arguments.iter().map(|&argument| argument.to_owned()));
-    let deployment = json!({
+    let deployment = deployment(
+        name,
+        replicas,
+        json!({
+            "terminationGracePeriodSeconds": 5,
+            "containers": [{
+                "name": "server",
+                "image": "weir",
+                "args": all,
+                "ports": [{"containerPort": MODEL_PORT}],
+                "readinessProbe": {"httpGet": {"path": "/health", "port": MODEL_PORT}, "periodSeconds": 1},
+            }],
+        }),
+    );
+    json!({"apiVersion": "v1", "kind": "List", "items": [deployment, inference_pool(name, name)]}).to_string()
+}
+
+/// A Deployment `name` of pods with label `app: NAME` and this spec.
+pub fn deployment(name: &str, replicas: usize, pod: Value) -> Value {
+    json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": name},
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}},
-                "spec": {
-                    "terminationGracePeriodSeconds": 5,
-                    "containers": [{
-                        "name": "server",
-                        "image": "weir",
-                        "args": all,
-                        "ports": [{"containerPort": MODEL_PORT}],
-                        "readinessProbe": {"httpGet": {"path": "/health", "port": MODEL_PORT}, "periodSeconds": 1},
-                    }],
-                },
-            },
+            "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
         },
-    });
-    json!({"apiVersion": "v1", "kind": "List", "items": [deployment, inference_pool(name, name)]}).to_string()
+    })
 }
 
 /// An InferencePool `name` of the pods with label `app: APP`, whose picker is the Service `NAME-epp`.

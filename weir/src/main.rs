@@ -6,6 +6,7 @@ mod args;
 mod demo;
 mod epp;
 mod logging;
+mod process;
 mod read;
 mod serve;
 mod simulate;

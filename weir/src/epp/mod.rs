@@ -24,8 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail};
-use prometheus_client::registry::Registry;
+use anyhow::Context;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +35,7 @@ use weir_epp::director::{DirectorSettings, PoolDirector, TellActivity};
 use weir_epp::exchange::{ErrorPrefix, Settings};
 use weir_epp::frontend::{Certificate, Frontend, Servers};
 use weir_epp::metrics::EppMetrics;
-use weir_serving::{Drain, Health, ServingMetrics, Shutdown};
+use weir_serving::{Drain, Health, Shutdown};
 
 use self::flags::Given;
 use self::metrics_server::MetricsServer;
@@ -44,11 +43,10 @@ use self::options::Options;
 use self::pool::Source;
 use self::ready::PoolWatch;
 use crate::args::EppArguments;
+use crate::process::{Base, ENDPOINTS_TOLD, until_ended};
 
 /// How often an idle server is read, at least.
 const IDLE: Duration = Duration::from_secs(1);
-/// How long the endpoints of a Service may take to be told everywhere that a pod goes.
-const CLUSTER_DRAIN: Duration = Duration::from_secs(15);
 /// What is left of the pod's 130 s for answers to end, some of which take a minute.
 const GRACE: Duration = Duration::from_secs(100);
 /// Series per pool that name an endpoint, at most.
@@ -94,10 +92,7 @@ pub(crate) async fn run(arguments: EppArguments) -> anyhow::Result<()> {
     let mut options = Options::of(&given, &|name| std::env::var(name).ok()).map_err(told)?;
     let shutdown = Shutdown::on_signals().context("signals cannot be watched")?;
     let mut tasks = start(&mut options, shutdown.token()).await?;
-    tokio::select! {
-        code = shutdown.insisted() => bail!("ended at once by a second signal (exit code {code} in a shell)"),
-        () = finished(&mut tasks) => Ok(()),
-    }
+    until_ended(&shutdown, &mut tasks).await
 }
 
 /// Starts everything; all ends with `leaving`.
@@ -105,9 +100,7 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     let mut notes = std::mem::take(&mut options.notes);
     let scheduling = config::scheduling(&options.config, options.saturation, options.old, &mut notes)?;
     notes.iter().for_each(|note| warn!("{note}"));
-    let mut registry = Registry::default();
-    weir_serving::process_metrics::register(&mut registry);
-    let serving = ServingMetrics::register(&mut registry);
+    let Base { mut registry, metrics: serving } = Base::default();
     let (health, mut tasks, drained) = (Health::new(), JoinSet::new(), CancellationToken::new());
 
     let source = Source::of(options, &mut registry).await?;
@@ -115,7 +108,7 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     let (pool, wanted, resources) = (pool.clone(), wanted.clone(), resources.clone());
     let metrics_server = MetricsServer::new(options, client.as_ref(), &serving)?;
     let drain =
-        Drain { delay: options.drain.unwrap_or(if client.is_some() { CLUSTER_DRAIN } else { Duration::ZERO }), grace: GRACE };
+        Drain { delay: options.drain.unwrap_or(if client.is_some() { ENDPOINTS_TOLD } else { Duration::ZERO }), grace: GRACE };
 
     let (store, topology) = datastore();
     let pace =
@@ -179,14 +172,6 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
         drained.cancel();
     });
     Ok(tasks)
-}
-
-async fn finished(tasks: &mut JoinSet<()>) {
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a task failed");
-        }
-    }
 }
 
 fn tell_activity(activity: Activity) -> TellActivity {

@@ -28,6 +28,7 @@ use crate::args::{
     AdapterArguments, AdapterListenArguments, ExporterAccess, ExporterArguments, ExporterListenArguments, MetricsApi,
     PoolsArguments, ServeArguments, ServiceName,
 };
+use crate::process::{Base, ENDPOINTS_TOLD, finished, until_ended};
 
 /// How often the demo looks at its pools file: its servers come and go within seconds.
 const DEMO_POLL: Duration = Duration::from_millis(100);
@@ -37,9 +38,6 @@ const ADAPTER_DEADLINE: Duration = Duration::from_millis(900);
 
 /// Endpoints that the demo's page names, at most.
 const DEMO_ENDPOINT_SERIES: usize = 256;
-
-/// How long the endpoints of a Service may take to be told everywhere that a pod goes.
-const CLUSTER_SHUTDOWN_DELAY: Duration = Duration::from_secs(15);
 
 /// What counts for the exporter alone: it has no flag of its own for it.
 const DEFAULT_REVIEW_TTL: Duration = Duration::from_secs(10);
@@ -74,7 +72,7 @@ async fn run(
     let mut line = Line::new(base, config, source)?;
     line.drain.delay = match (pools.shutdown_delay, &cluster) {
         (Some(delay), _) => delay,
-        (None, Some(_)) => CLUSTER_SHUTDOWN_DELAY,
+        (None, Some(_)) => ENDPOINTS_TOLD,
         (None, None) => Duration::ZERO,
     };
     if let Some(cluster) = &cluster {
@@ -93,25 +91,7 @@ async fn run(
         servers.push(reviewed_exporter(server, exporter.exporter_access, cluster.as_ref())?.bind().await?);
     }
     let mut tasks = line.start(servers, shutdown.token());
-    tokio::select! {
-        code = shutdown.insisted() => bail!("ended at once by a second signal (exit code {code} in a shell)"),
-        () = finished(&mut tasks) => Ok(()),
-    }
-}
-
-/// What everything registers with.
-struct Base {
-    registry: Registry,
-    metrics: ServingMetrics,
-}
-
-impl Default for Base {
-    fn default() -> Self {
-        let mut registry = Registry::default();
-        weir_serving::process_metrics::register(&mut registry);
-        let metrics = ServingMetrics::register(&mut registry);
-        Self { registry, metrics }
-    }
+    until_ended(&shutdown, &mut tasks).await
 }
 
 /// What servers share: one datastore, what fills it, one registry.
@@ -238,14 +218,6 @@ impl Line {
             drained.cancel();
         });
         tasks
-    }
-}
-
-async fn finished(tasks: &mut JoinSet<()>) {
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a task failed");
-        }
     }
 }
 
