@@ -9,7 +9,7 @@ mod rig;
 
 use rig::{Gateway, Picker, blocking};
 use serde_json::json;
-use weir_tests::{Folder, eventually, get, run, simulators};
+use weir_tests::{Folder, Process, eventually, get, run, simulators};
 
 const MODEL: &str = "meta-llama/Llama-3.1-8B-Instruct";
 
@@ -77,6 +77,52 @@ async fn requests_go_through_and_sheddable_ones_are_refused_while_the_pool_is_fu
     load.iter().for_each(tokio::task::JoinHandle::abort);
     picker.page_until("room again", |page| rig::value(page, "inference_pool_saturation{").is_some_and(|full| full < 1.0)).await;
     assert_eq!(ask(MODEL, Some("batch")).await.unwrap().status(), 200);
+    picker.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_weir_follows_the_picker_and_knows_what_it_has_in_flight() {
+    let folder = Folder::new("epp-stream");
+    let (_simulator, addresses) = blocking(|| simulators(1)).await;
+    let server = addresses[0].clone();
+    let picker = Picker::start(&folder, "--pool-name r --pool-namespace n", &rig::pools_file(&folder, &server)).await;
+    picker.is_ready().await;
+    let gateway = Gateway::start(&folder, &picker.ext_proc, &server).await;
+    let pools = format!(
+        "apiVersion: weir/v1\npools:\n- name: r\n  namespace: n\n  endpoints: [\"{server}\"]\n  pickers: [\"http://{}\"]\n",
+        picker.metrics
+    );
+    let pools = folder.write("followed.yaml", &pools);
+    let exporter = blocking(move || {
+        let exporter = Process::weir(&["exporter", "--pools", pools.to_str().unwrap(), "--exporter-listen", "127.0.0.1:0"]);
+        let line = exporter.line("where it serves", |line| line.contains(" serving "));
+        let address = line.split("address=").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+        let page = move || get(&format!("http://{address}/metrics"));
+        eventually("it follows the picker", || {
+            let page = page()?;
+            let followed = rig::value(&page, "weir_streams_followed ") == Some(1.0);
+            if followed && rig::value(&page, "inference_pool_held_requests{") == Some(0.0) { Ok(()) } else { Err(page) }
+        });
+        exporter
+    })
+    .await;
+
+    let mut stream = gateway.client.get(format!("http://{}/api/v1/pools/n/r?watch=1", picker.metrics)).send().await.unwrap();
+    let mut said = String::new();
+    let body = json!({ "model": MODEL, "prompt": "x", "max_tokens": 3000, "stream": true }).to_string();
+    let request = gateway.client.post(gateway.url("/v1/completions")).header("content-type", "application/json").body(body);
+    let mut answer = request.send().await.unwrap();
+    assert!(answer.chunk().await.unwrap().is_some());
+    while !said.contains("\"inFlight\":1,\"arrivals\":1") {
+        said.push_str(std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap());
+    }
+    // Its client goes away: so has the request.
+    drop(answer);
+    said.clear();
+    while !said.contains("\"inFlight\":0,\"arrivals\":1") {
+        said.push_str(std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap());
+    }
+    drop(exporter);
     picker.ends_well().await;
 }
 

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use weir_datastore::engine::{CustomFamily, Engine, PageReader};
 use weir_datastore::picker::PickerPageReader;
-use weir_datastore::{EndpointKey, EndpointState, EndpointWriter, FRESH_AT_MOST, PickerKey, PoolId, Scheme, TopologyWriter};
+use weir_datastore::{
+    EndpointKey, EndpointState, EndpointWriter, FRESH_AT_MOST, PickerKey, PickerWriter, PoolId, PoolSpec, Scheme, TopologyWriter,
+};
 
 use crate::access::WantedPool;
 use crate::activity::Activity;
@@ -166,6 +168,7 @@ pub struct Collector {
     endpoints: HashMap<EndpointKey, RunningEndpoint>,
     picker_shared: PickerShared,
     pickers: HashMap<PickerKey, RunningPicker>,
+    own_picker: Option<OwnPicker>,
     tasks: JoinSet<()>,
 }
 
@@ -190,6 +193,12 @@ struct RunningEndpoint {
     /// Whether discovery says that it takes requests.
     ready: watch::Sender<bool>,
     task: AbortHandle,
+}
+
+/// The picker in this process.
+struct OwnPicker {
+    name: Arc<str>,
+    writers: mpsc::UnboundedSender<PickerWriter>,
 }
 
 struct RunningPicker {
@@ -232,6 +241,7 @@ impl Collector {
             endpoints: HashMap::new(),
             picker_shared,
             pickers: HashMap::new(),
+            own_picker: None,
             tasks: JoinSet::new(),
         })
     }
@@ -239,6 +249,15 @@ impl Collector {
     /// Through which it is told which endpoints have requests in flight.
     pub fn activity(&self) -> Activity {
         self.activity.clone()
+    }
+
+    /// A picker in this process, called `name`, belongs to every pool from now on. It writes what it says of itself through what
+    /// comes out here: one writer for each pool, and another one for a pool that was away. What others tell of a picker with this
+    /// name is passed over.
+    pub fn own_picker(&mut self, name: Arc<str>) -> mpsc::UnboundedReceiver<PickerWriter> {
+        let (writers, receiver) = mpsc::unbounded_channel();
+        self.own_picker = Some(OwnPicker { name, writers });
+        receiver
     }
 
     /// Reads what is `wanted`, until `shutdown`: then every task has ended. Where whoever says what is wanted goes away, the last
@@ -272,7 +291,8 @@ impl Collector {
     }
 
     async fn apply(&mut self, wanted: &[WantedPool]) {
-        let specs: Vec<_> = wanted.iter().map(|pool| pool.spec.clone()).collect();
+        let specs: Vec<_> = wanted.iter().map(|pool| self.with_own_picker(pool.spec.clone())).collect();
+        let sources: HashMap<_, _> = specs.iter().map(|spec| (spec.id.clone(), spec.pickers.clone())).collect();
         let wanted: HashMap<_, _> = wanted.iter().map(|pool| (&pool.spec.id, pool)).collect();
         let mut used = HashSet::new();
         let mut targets = HashMap::new();
@@ -295,7 +315,7 @@ impl Collector {
                 changed
             });
             // Before the topology changes: what a source told that goes is counted by another one first.
-            state.book.configure(pool.spec.pickers.iter().flatten().cloned(), Instant::now());
+            state.book.configure(sources.get(*id).into_iter().flatten().flatten().cloned(), Instant::now());
         }
         let change = self.topology.replace_all(specs, Instant::now());
         for gone in &change.removed {
@@ -333,8 +353,11 @@ impl Collector {
             self.start(writer, ready);
         }
         for writer in change.added_pickers {
-            if let Some(state) = self.pools.get(&writer.key().pool) {
-                state.book.add(writer);
+            match (&self.own_picker, self.pools.get(&writer.key().pool)) {
+                // Where nobody takes it the picker has ended, and goes stale.
+                (Some(own), _) if own.name == writer.key().name => drop(own.writers.send(writer)),
+                (_, Some(state)) => state.book.add(writer),
+                (_, None) => {}
             }
         }
         self.apply_pickers(targets);
@@ -342,6 +365,15 @@ impl Collector {
         if added + removed > 0 {
             info!(pools = self.pools.len(), endpoints = self.endpoints.len(), added, removed, "endpoints changed");
         }
+    }
+
+    fn with_own_picker(&self, mut spec: PoolSpec) -> PoolSpec {
+        if let Some(own) = &self.own_picker {
+            let pickers = spec.pickers.get_or_insert_default();
+            pickers.retain(|name| *name != own.name);
+            pickers.push(own.name.clone());
+        }
+        spec
     }
 
     fn start(&mut self, writer: EndpointWriter, ready: bool) {

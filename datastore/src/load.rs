@@ -149,6 +149,8 @@ pub struct PickerLoad {
     /// Requests that wait in the picker for an endpoint; none where the picker does not say: its flow control is off, or has nothing
     /// to tell yet. Nothing is held then.
     pub held: Option<u64>,
+    /// Requests that it has sent to endpoints and that have not ended; none where the picker does not say.
+    pub in_flight: Option<u64>,
     /// Requests that ever arrived, since the picker's start.
     pub arrivals: u64,
 }

@@ -333,7 +333,8 @@ impl PickerWriter {
         let arrived = before.load.is_some_and(|before| before.arrivals != load.arrivals);
         let holds = load.held.is_some_and(|held| held > 0);
         let held_before = before.load.and_then(|before| before.held).is_some_and(|held| held > 0);
-        let last_active = if holds || arrived { Some(load.read_at) } else { before.last_active };
+        let serves = load.in_flight.is_some_and(|in_flight| in_flight > 0);
+        let last_active = if holds || serves || arrived { Some(load.read_at) } else { before.last_active };
         if load.held.is_some() {
             self.memory.held_shown.store(true, Ordering::Relaxed);
         }

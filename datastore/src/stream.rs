@@ -97,6 +97,9 @@ pub struct PickerFrame {
     /// Requests that wait in it; absent where it does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<u64>,
+    /// Requests sent to endpoints and not ended; absent where it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u64>,
     /// Requests that ever arrived.
     pub arrivals: u64,
 }
@@ -209,14 +212,14 @@ impl PickerFrame {
     /// `load` of the picker called `name`, as told at `now`.
     pub fn of(name: Arc<str>, load: &PickerLoad, now: Instant) -> Self {
         let age_ms = milliseconds(now.saturating_duration_since(load.read_at));
-        Self { name, age_ms, held: load.held, arrivals: load.arrivals }
+        Self { name, age_ms, held: load.held, in_flight: load.in_flight, arrivals: load.arrivals }
     }
 
     /// The load, as heard at `now`; none where it is too old to be of use.
     pub fn load(&self, now: Instant) -> Option<PickerLoad> {
         let age = Duration::from_millis(self.age_ms);
         let read_at = (age <= OLDEST).then(|| now.checked_sub(age)).flatten()?;
-        Some(PickerLoad { read_at, held: self.held, arrivals: self.arrivals })
+        Some(PickerLoad { read_at, held: self.held, in_flight: self.in_flight, arrivals: self.arrivals })
     }
 }
 
@@ -243,7 +246,11 @@ mod tests {
             namespace: "default".into(),
             name: "p".into(),
             endpoints: vec![EndpointFrame::of(&address, &load, Duration::from_secs(1), later)],
-            pickers: vec![PickerFrame::of("a".into(), &PickerLoad { read_at: now, held: Some(4), arrivals: 9 }, later)],
+            pickers: vec![PickerFrame::of(
+                "a".into(),
+                &PickerLoad { read_at: now, held: Some(4), in_flight: Some(2), arrivals: 9 },
+                later,
+            )],
         }
     }
 
@@ -260,7 +267,8 @@ mod tests {
         assert_eq!(load.scraped_at, heard_at - Duration::from_millis(250));
         assert_eq!((load.running.unwrap().value, load.counters.prompt_tokens), (3.0, Some(7.0)));
         assert_eq!(load.lora.unwrap().running, ["a".into()]);
-        assert_eq!(heard.pickers[0].load(heard_at).unwrap().held, Some(4));
+        let picker = heard.pickers[0].load(heard_at).unwrap();
+        assert_eq!((picker.held, picker.in_flight), (Some(4), Some(2)));
     }
 
     #[test]

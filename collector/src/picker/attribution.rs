@@ -75,7 +75,7 @@ impl Attribution {
     /// What `source` counts at `now`; none where it tells nothing.
     pub(super) fn share(&self, source: &Name, now: Instant) -> Option<Share> {
         let told = self.told.get(source)?;
-        let mut sum = PickerLoad { read_at: told.heard_at, held: None, arrivals: 0 };
+        let mut sum = PickerLoad { read_at: told.heard_at, held: None, in_flight: None, arrivals: 0 };
         for picker in told.pickers.keys().filter(|picker| self.owners.get(*picker) == Some(source)) {
             let unreadable = |silent_for| Some(Share::Unreadable { picker: picker.clone(), silent_for });
             let Some(load) = self.youngest(picker) else { return unreadable(None) };
@@ -85,10 +85,8 @@ impl Attribution {
             }
             sum.read_at = sum.read_at.min(load.read_at);
             sum.arrivals = sum.arrivals.saturating_add(load.arrivals);
-            sum.held = match (sum.held, load.held) {
-                (None, held) | (held, None) => held,
-                (Some(sum), Some(held)) => Some(sum.saturating_add(held)),
-            };
+            sum.held = added(sum.held, load.held);
+            sum.in_flight = added(sum.in_flight, load.in_flight);
         }
         Some(Share::Known(sum))
     }
@@ -128,6 +126,14 @@ impl Attribution {
     }
 }
 
+/// The sum of what is known.
+fn added(sum: Option<u64>, one: Option<u64>) -> Option<u64> {
+    match (sum, one) {
+        (None, one) | (one, None) => one,
+        (Some(sum), Some(one)) => Some(sum.saturating_add(one)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -135,7 +141,7 @@ mod tests {
     use super::*;
 
     fn load(read_at: Instant, held: Option<u64>) -> PickerLoad {
-        PickerLoad { read_at, held, arrivals: 10 }
+        PickerLoad { read_at, held, in_flight: None, arrivals: 10 }
     }
 
     fn name(name: &str) -> Name {

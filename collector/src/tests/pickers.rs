@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use weir_datastore::stream::{EndpointFrame, Frame, PickerFrame, SILENCE, VERSION};
-use weir_datastore::{FailureKind, PickerStatus};
+use weir_datastore::{FailureKind, PickerLoad, PickerStatus};
 
 use super::eventually;
 use super::rig::{Rig, pool, quick};
@@ -181,7 +181,7 @@ async fn what_is_no_pickers_page_is_not_an_idle_picker() {
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nweir-stream: 1\r\nConnection: close\r\n\r\n";
 
 fn frame(sequence: u64, endpoints: Vec<EndpointFrame>, held: Option<u64>) -> String {
-    let picker = PickerFrame { name: "picker-a".into(), age_ms: 0, held, arrivals: 0 };
+    let picker = PickerFrame { name: "picker-a".into(), age_ms: 0, held, in_flight: None, arrivals: 0 };
     let frame =
         Frame { version: VERSION, sequence, namespace: "default".into(), name: "llama".into(), endpoints, pickers: vec![picker] };
     serde_json::to_string(&frame).unwrap() + "\n"
@@ -208,6 +208,28 @@ async fn a_stream_that_skips_lies_or_speaks_of_something_else_is_left_and_counte
         assert!(rig.metric("weir_stream_frames_total") >= 2.0 && rig.metric("weir_stream_bytes_total") > 0.0);
         rig.stop().await;
     }
+}
+
+#[tokio::test]
+async fn the_picker_of_this_process_writes_for_itself_and_nobody_else_speaks_for_it() {
+    let body = frame(0, Vec::new(), Some(3)).replace("picker-a", "me") + &frame(1, Vec::new(), Some(3));
+    let other = Server::start(move |_| Answer::Drip([HEAD, &body].concat().into())).await;
+    let pools = vec![with_pickers(&[], &[&other])];
+    let (rig, mut writers) = Rig::start_with(quick(), pools.clone(), |collector| collector.own_picker("me".into()));
+    let mut mine = writers.recv().await.unwrap();
+    assert_eq!((mine.key().pool.name.as_ref(), mine.key().name.as_ref()), ("llama", "me"));
+    let load = |held| PickerLoad { read_at: Instant::now(), held: Some(held), in_flight: Some(2), arrivals: 7 };
+    mine.succeeded(load(40), Duration::from_secs(60));
+    rig.until_held(43.0).await;
+    // The pool goes and comes: the writer of before writes into nothing.
+    rig.want(Vec::new());
+    eventually("the pool is gone", || rig.snapshot().is_none()).await;
+    rig.want(pools);
+    let mut again = writers.recv().await.unwrap();
+    mine.succeeded(load(99), Duration::from_secs(60));
+    again.succeeded(load(50), Duration::from_secs(60));
+    rig.until_held(53.0).await;
+    rig.stop().await;
 }
 
 #[tokio::test]

@@ -54,14 +54,24 @@ pub(super) fn pool_id() -> PoolId {
 
 impl Rig {
     pub(super) fn start(config: CollectorConfig, pools: Vec<WantedPool>) -> Self {
+        Self::start_with(config, pools, |_| ()).0
+    }
+
+    /// The same of a collector that `set_up` has changed, with what came of it.
+    pub(super) fn start_with<T>(
+        config: CollectorConfig,
+        pools: Vec<WantedPool>,
+        set_up: impl FnOnce(&mut Collector) -> T,
+    ) -> (Self, T) {
         let (datastore, topology) = datastore();
         let mut registry = Registry::default();
-        let collector = Collector::new(config, topology, &mut registry).unwrap();
+        let mut collector = Collector::new(config, topology, &mut registry).unwrap();
+        let set_up = set_up(&mut collector);
         let activity = collector.activity();
         let (wanted, receiver) = watch::channel(Arc::new(pools));
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(collector.run(receiver, shutdown.clone()));
-        Self { datastore, activity, wanted, registry, shutdown, task }
+        (Self { datastore, activity, wanted, registry, shutdown, task }, set_up)
     }
 
     pub(super) fn want(&self, pools: Vec<WantedPool>) {

@@ -22,7 +22,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 use weir_datastore::{Datastore, EndpointAddress, PickerLoad, PickerWriter, PoolId, PoolSnapshot, Selector};
@@ -73,6 +73,8 @@ struct Shared {
     /// Earlier than every moment that is looked at.
     origin: Instant,
     arrivals: AtomicU64,
+    /// Requests that were sent to endpoints, also such that are no longer of the pool, and have not ended.
+    in_flight: AtomicU64,
     /// Whether any response was ever told of: where the gateway tells of none, their lack is no evidence.
     answers_seen: AtomicBool,
 }
@@ -123,30 +125,39 @@ impl PoolDirector {
             seeds: Mutex::new(rng),
             origin: now,
             arrivals: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
             answers_seen: AtomicBool::new(false),
         }))
     }
 
-    /// Writes what the picker says of itself, at most ten times a second and at least once, until dropped; does what no request
-    /// does: gauges, forgetting.
-    pub async fn publish(&self, mut writer: PickerWriter) {
+    /// Writes what the picker says of itself through the last of `writers` for its pool, at most ten times a second and at least
+    /// once, until dropped; does what no request does: gauges, forgetting.
+    pub async fn publish(&self, mut writers: mpsc::UnboundedReceiver<PickerWriter>) {
         let mut ticks = interval(PUBLISH_AT_MOST);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut resources = self.0.resources.clone();
+        let mut writer: Option<PickerWriter> = None;
         let mut written: Option<PickerLoad> = None;
         loop {
             ticks.tick().await;
+            while let Ok(given) = writers.try_recv() {
+                if given.key().pool == self.0.settings.pool {
+                    (writer, written) = (Some(given), None);
+                }
+            }
             let now = Instant::now();
             if resources.has_changed().unwrap_or(false) {
                 self.0.metrics.configure_models(resources.borrow_and_update().model_names());
             }
-            // Nothing is held: a request is placed or refused at once.
-            let load = PickerLoad { read_at: now, held: Some(0), arrivals: self.0.arrivals.load(Ordering::Relaxed) };
+            let load = self.0.load(now);
             let due = written.is_none_or(|before| {
-                before.arrivals != load.arrivals || now.saturating_duration_since(before.read_at) >= PUBLISH_AT_LEAST
+                PickerLoad { read_at: before.read_at, ..load } != before
+                    || now.saturating_duration_since(before.read_at) >= PUBLISH_AT_LEAST
             });
             if due {
-                writer.succeeded(load, PUBLISH_AT_LEAST);
+                if let Some(writer) = &mut writer {
+                    writer.succeeded(load, PUBLISH_AT_LEAST);
+                }
                 written = Some(load);
                 self.0.refresh(now);
             }
@@ -178,6 +189,13 @@ impl Shared {
             self.roster.store(renewed.clone());
             (snapshot, renewed)
         }))
+    }
+
+    /// What the picker says of itself. Nothing is held: a request is placed or refused at once.
+    fn load(&self, now: Instant) -> PickerLoad {
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        let arrivals = self.arrivals.load(Ordering::Relaxed);
+        PickerLoad { read_at: now, held: Some(0), in_flight: Some(in_flight), arrivals }
     }
 
     /// A request showed something of an endpoint.

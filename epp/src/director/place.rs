@@ -91,7 +91,7 @@ impl Shared {
         }
         self.remember(&prefix, first, snapshot.endpoints.get(selected.indices[0]));
         model.placed(resolution.priority, request.body_bytes);
-        let ticket = Placed::new(self.clone(), first.state.clone(), model.clone(), request.received, now);
+        let ticket = Placed::new(self.clone(), first.state.clone(), model.clone(), request, now);
         Ok(Pick { endpoints, target_model: resolution.target.clone(), ticket: Box::new(ticket) })
     }
 

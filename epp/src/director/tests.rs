@@ -431,25 +431,67 @@ async fn responses_are_measured() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn streamed_answers_are_measured_by_their_pieces() {
+    let mut rig = Rig::new(1);
+    rig.all_idle();
+    let streamed = || InferenceRequest { streaming: true, received: Instant::now(), ..request() };
+    // With the server's count, without one, and an error's body, which is no token.
+    for (status, usage) in
+        [(200, Some(Usage { prompt_tokens: 7, completion_tokens: 9, cached_tokens: 0 })), (200, None), (503, None)]
+    {
+        let mut pick = rig.place(streamed()).await.unwrap();
+        advance(2 * SECOND).await;
+        pick.ticket.response_started(status, Instant::now());
+        advance(SECOND).await;
+        for _ in 0..3 {
+            pick.ticket.response_bytes(10, Instant::now());
+            advance(SECOND).await;
+        }
+        usage.into_iter().for_each(|usage| pick.ticket.usage(usage));
+        pick.ticket.completed(Instant::now());
+    }
+    let labels = "{model_name=\"target\",target_model_name=\"target\"}";
+    for (family, sum, count) in [
+        ("inference_objective_request_ttft_seconds", "6.0", 2),
+        // 2 s from the first piece to the last, for 8 tokens after the first; for 2 pieces after the first.
+        ("inference_objective_request_tpot_seconds", "1.25", 2),
+        ("llm_d_epp_request_streaming_itl_seconds", "4.0", 4),
+    ] {
+        rig.shows(&format!("{family}_sum{labels} {sum}"));
+        rig.shows(&format!("{family}_count{labels} {count}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_picker_says_of_itself_is_written_while_it_runs() {
     let mut rig = Rig::new(1);
     rig.all_idle();
-    let writer = rig.pickers.remove(0);
+    let (writers, receiver) = mpsc::unbounded_channel();
+    writers.send(rig.pickers.remove(0)).unwrap();
     let director = rig.director.clone();
-    let publishing = tokio::spawn(async move { director.publish(writer).await });
+    let publishing = tokio::spawn(async move { director.publish(receiver).await });
     let told = || {
         let snapshot = rig.store.snapshot(&pool(), &Selector::everything(), Instant::now()).unwrap();
-        snapshot.pickers[0].status.load.map(|load| (load.held, load.arrivals))
+        snapshot.pickers[0].status.load.map(|load| (load.held, load.in_flight, load.arrivals))
     };
     tokio::task::yield_now().await;
-    assert_eq!(told(), Some((Some(0), 0)));
-    drop(rig.place(request()).await.unwrap());
+    assert_eq!(told(), Some((Some(0), Some(0), 0)));
+    let pick = rig.place(request()).await.unwrap();
     drop(rig.place(only(&[])).await.unwrap_err());
     advance(PUBLISH_AT_MOST).await;
     tokio::task::yield_now().await;
-    assert_eq!(told(), Some((Some(0), 2)), "what was refused arrived too");
+    assert_eq!(told(), Some((Some(0), Some(1), 2)), "what was refused arrived too");
+    // The pool goes and comes, and with it another writer; the request is in flight all the while.
+    rig.topology.replace_all(Vec::new(), Instant::now());
+    let change = rig.topology.upsert(spec(&[EndpointState::Ready]), Instant::now());
+    change.added_pickers.into_iter().for_each(|writer| writers.send(writer).unwrap());
+    advance(PUBLISH_AT_MOST).await;
+    tokio::task::yield_now().await;
+    assert_eq!(told(), Some((Some(0), Some(1), 2)), "through the new writer");
+    drop(pick);
     advance(2 * PUBLISH_AT_LEAST).await;
     tokio::task::yield_now().await;
+    assert_eq!(told(), Some((Some(0), Some(0), 2)));
     let snapshot = rig.store.snapshot(&pool(), &Selector::everything(), Instant::now()).unwrap();
     assert_eq!(snapshot.pickers[0].status.load.unwrap().read_at, Instant::now(), "nothing new, but told again");
     publishing.abort();

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
 use super::Shared;
 use super::roster::State;
-use crate::inference::{Ticket, Usage};
+use crate::inference::{InferenceRequest, Ticket, Usage};
 use crate::metrics::ModelMetrics;
 use crate::scheduling::Evidence;
 
@@ -26,8 +27,17 @@ pub(super) struct Placed {
     received: Instant,
     status: Option<u16>,
     bytes: usize,
+    /// None where no stream was asked for.
+    streamed: Option<Streamed>,
     usage: Option<Usage>,
     completed: bool,
+}
+
+/// When the pieces of a streamed answer came.
+#[derive(Clone, Copy, Debug, Default)]
+struct Streamed {
+    pieces: u64,
+    first_and_last: Option<(Instant, Instant)>,
 }
 
 impl std::fmt::Debug for Placed {
@@ -41,10 +51,19 @@ impl std::fmt::Debug for Placed {
 }
 
 impl Placed {
-    pub(super) fn new(shared: Arc<Shared>, state: Arc<State>, model: Arc<ModelMetrics>, received: Instant, now: Instant) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        state: Arc<State>,
+        model: Arc<ModelMetrics>,
+        request: &InferenceRequest,
+        now: Instant,
+    ) -> Self {
+        shared.in_flight.fetch_add(1, Ordering::Relaxed);
         state.in_flight.began(now);
         let tries = state.health.chosen();
-        Self { shared, state, tries, model, received, status: None, bytes: 0, usage: None, completed: false }
+        let received = request.received;
+        let streamed = request.streaming.then(Streamed::default);
+        Self { shared, state, tries, model, received, status: None, bytes: 0, streamed, usage: None, completed: false }
     }
 
     /// The request is no longer at its endpoint.
@@ -80,8 +99,24 @@ impl Ticket for Placed {
         }
     }
 
-    fn response_bytes(&mut self, bytes: usize, _at: Instant) {
+    fn response_bytes(&mut self, bytes: usize, at: Instant) {
         self.bytes = self.bytes.saturating_add(bytes);
+        // What comes with an error is no token.
+        let Some(streamed) = self.streamed.as_mut().filter(|_| self.status.is_some_and(|status| status < FIRST_ERROR)) else {
+            return;
+        };
+        let first = match streamed.first_and_last {
+            None => {
+                self.model.first_bytes(at.saturating_duration_since(self.received));
+                at
+            }
+            Some((first, last)) => {
+                self.model.further_bytes(at.saturating_duration_since(last));
+                first
+            }
+        };
+        streamed.first_and_last = Some((first, at));
+        streamed.pieces += 1;
     }
 
     fn usage(&mut self, usage: Usage) {
@@ -91,6 +126,11 @@ impl Ticket for Placed {
     fn completed(&mut self, at: Instant) {
         if !std::mem::replace(&mut self.completed, true) {
             self.model.completed(at.saturating_duration_since(self.received), self.bytes, self.usage);
+            if let Some(Streamed { pieces, first_and_last: Some((first, last)) }) = self.streamed {
+                // Without a count of the server's, a piece is about a token.
+                let tokens = self.usage.map_or(pieces, |usage| usage.completion_tokens);
+                self.model.streamed(last.saturating_duration_since(first), tokens.saturating_sub(1));
+            }
         }
     }
 }
@@ -109,5 +149,6 @@ impl Drop for Placed {
         }
         self.model.ended();
         self.leave(now);
+        self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

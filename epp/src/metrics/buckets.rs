@@ -16,7 +16,12 @@ pub(super) const TOKENS: [f64; 19] = [
 pub(super) const OUTPUT_TOKENS: usize = 12;
 /// Bytes of responses. 32778 is upstream's.
 pub(super) const RESPONSE_BYTES: usize = 15;
-/// Time per token.
+/// Time per token of a streamed answer. 0.00205 is upstream's.
+pub(super) const STREAMED_TOKEN: [f64; 35] = [
+    0.0005, 0.00205, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 4.5,
+    6.0, 12.0, 18.0, 24.0, 30.0, 36.0, 48.0, 60.0, 90.0, 120.0, 180.0, 270.0, 360.0,
+];
+/// Duration of a request per token.
 pub(super) const PER_TOKEN: [f64; 13] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
 /// Shares.
 pub(super) const RATIO: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];

@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 use super::{Histograms, MODEL_SERVER_ERROR, buckets, code_label};
 use crate::inference::{Code, Usage};
 
-/// Pairs of model and target that have series of their own, beside the configured ones. Each makes 150 lines of the page.
+/// Pairs of model and target that have series of their own, beside the configured ones. Each makes 260 lines of the page.
 pub(super) const MOST_PAIRS: usize = 250;
 /// Bytes of a name that has series of its own.
 const LONGEST_NAME: usize = 256;
@@ -69,6 +69,9 @@ struct Families {
     output_tokens: Histograms<ModelLabels>,
     cached_tokens: Histograms<ModelLabels>,
     per_token: Histograms<ModelLabels>,
+    first_tokens: Histograms<ModelLabels>,
+    output_token_times: Histograms<ModelLabels>,
+    gaps: Histograms<ModelLabels>,
     running: Family<[(&'static str, Arc<str>); 1], Gauge>,
 }
 
@@ -84,6 +87,9 @@ pub struct ModelMetrics {
     output_tokens: Histogram,
     cached_tokens: Histogram,
     per_token: Histogram,
+    first_tokens: Histogram,
+    output_token_times: Histogram,
+    gaps: Histogram,
     /// None without a model: upstream leaves such requests out.
     running: Option<Gauge>,
 }
@@ -100,6 +106,9 @@ impl Families {
             output_tokens: Family::new_with_constructor(|| Histogram::new(buckets::TOKENS[..buckets::OUTPUT_TOKENS].to_vec())),
             cached_tokens: Family::new_with_constructor(|| Histogram::new(buckets::TOKENS)),
             per_token: Family::new_with_constructor(|| Histogram::new(buckets::PER_TOKEN)),
+            first_tokens: Family::new_with_constructor(|| Histogram::new(buckets::REQUEST)),
+            output_token_times: Family::new_with_constructor(|| Histogram::new(buckets::STREAMED_TOKEN)),
+            gaps: Family::new_with_constructor(|| Histogram::new(buckets::STREAMED_TOKEN)),
             running: Family::default(),
         };
         let help = "[ALPHA] Requests that were given an endpoint";
@@ -122,6 +131,12 @@ impl Families {
         registry.register("inference_objective_running_requests", help, families.running.clone());
         let help = "[ALPHA] Duration of a request divided by the tokens that it generated";
         registry.register("inference_objective_normalized_time_per_output_token_seconds", help, families.per_token.clone());
+        let help = "[ALPHA] Time from a request's headers to the first bytes of its streamed answer";
+        registry.register("inference_objective_request_ttft_seconds", help, families.first_tokens.clone());
+        let help = "[ALPHA] Time from the first bytes of a streamed answer to its last, per token after the first";
+        registry.register("inference_objective_request_tpot_seconds", help, families.output_token_times.clone());
+        let help = "[ALPHA] Time between two pieces of a streamed answer, as the gateway passes them";
+        registry.register("llm_d_epp_request_streaming_itl_seconds", help, families.gaps.clone());
         families
     }
 
@@ -136,6 +151,9 @@ impl Families {
             output_tokens: self.output_tokens.get_or_create_owned(&labels),
             cached_tokens: self.cached_tokens.get_or_create_owned(&labels),
             per_token: self.per_token.get_or_create_owned(&labels),
+            first_tokens: self.first_tokens.get_or_create_owned(&labels),
+            output_token_times: self.output_token_times.get_or_create_owned(&labels),
+            gaps: self.gaps.get_or_create_owned(&labels),
             families: self.clone(),
             running,
             labels,
@@ -223,6 +241,23 @@ impl ModelMetrics {
         let generated = usage.map_or(0, |usage| usage.completion_tokens);
         if generated > 0 {
             self.per_token.observe(took.as_secs_f64() / generated as f64);
+        }
+    }
+
+    /// The first bytes of a streamed answer came, `after` the request.
+    pub(crate) fn first_bytes(&self, after: Duration) {
+        self.first_tokens.observe(after.as_secs_f64());
+    }
+
+    /// More bytes of a streamed answer came, `gap` after those before.
+    pub(crate) fn further_bytes(&self, gap: Duration) {
+        self.gaps.observe(gap.as_secs_f64());
+    }
+
+    /// A streamed answer is complete; from its first bytes to its last `took` passed, for `tokens` after the first.
+    pub(crate) fn streamed(&self, took: Duration, tokens: u64) {
+        if tokens > 0 {
+            self.output_token_times.observe(took.as_secs_f64() / tokens as f64);
         }
     }
 

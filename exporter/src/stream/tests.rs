@@ -52,7 +52,8 @@ impl Rig {
     }
 
     fn hold(&mut self, picker: usize, held: u64) {
-        self.pickers[picker].succeeded(PickerLoad { read_at: Instant::now(), held: Some(held), arrivals: 0 }, SECOND);
+        self.pickers[picker]
+            .succeeded(PickerLoad { read_at: Instant::now(), held: Some(held), in_flight: None, arrivals: 0 }, SECOND);
     }
 
     async fn get(&self, path: &str) -> Response {

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weir_collector::{Activity, Collector, CollectorConfig};
-use weir_datastore::{PickerWriter, PoolId, PoolSpec, TopologyWriter, datastore};
+use weir_datastore::datastore;
 use weir_epp::director::{DirectorSettings, PoolDirector, TellActivity};
 use weir_epp::exchange::{ErrorPrefix, Settings};
 use weir_epp::frontend::{Certificate, Frontend, Servers};
@@ -113,7 +113,8 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     let (store, topology) = datastore();
     let pace =
         CollectorConfig { busy_interval: options.refresh, idle_interval: IDLE.max(options.refresh), ..CollectorConfig::default() };
-    let collector = Collector::new(pace, topology, &mut registry)?;
+    let mut collector = Collector::new(pace, topology, &mut registry)?;
+    let writers = collector.own_picker(own_name().into());
 
     let build = (option_env!("WEIR_COMMIT").unwrap_or("unknown"), env!("CARGO_PKG_VERSION"));
     let metrics = EppMetrics::register(&mut registry, &pool.name, &scheduling, build.0, build.1);
@@ -155,14 +156,12 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     tasks.spawn(collector.run(wanted, drained.clone()));
     tasks.spawn(watch.run(drained.clone()));
     source.follow(&mut tasks, &drained);
-    let (own, writer) = own_place(&pool)?;
     let publishing = drained.clone();
     tasks.spawn(async move {
         tokio::select! {
-            () = director.publish(writer) => {}
+            () = director.publish(writers) => {}
             () = publishing.cancelled() => {}
         }
-        drop(own);
     });
     // The page and what answers depend on go on until the last request has its answer.
     let last = drained.clone();
@@ -181,12 +180,13 @@ fn tell_activity(activity: Activity) -> TellActivity {
     })
 }
 
-/// Where the picker writes what it says of itself: beside the pool, whose writers are the collector's.
-fn own_place(pool: &PoolId) -> anyhow::Result<(TopologyWriter, PickerWriter)> {
-    let (_, mut topology) = datastore();
-    let spec = PoolSpec { pickers: Some(vec![OWN_NAME.into()]), ..PoolSpec::empty(pool.clone()) };
-    let writer = topology.upsert(spec, Instant::now()).added_pickers.pop().context("a picker has a writer")?;
-    Ok((topology, writer))
+/// What the picker is called on the stream: two weirs that follow it must know it for one.
+fn own_name() -> String {
+    std::env::var("POD_NAME")
+        .or_else(|_| std::env::var("HOSTNAME"))
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| OWN_NAME.into())
 }
 
 /// Every address, of both versions of IP where there are two.
