@@ -35,6 +35,8 @@ fn request(prefix: Bytes) -> InferenceRequest {
         streaming: true,
         subset: Subset::All,
         test_selection: None,
+        headers: Vec::new(),
+        max_output_tokens: None,
     }
 }
 

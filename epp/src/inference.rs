@@ -65,6 +65,17 @@ pub struct InferenceRequest {
     pub subset: Subset,
     /// `test-epp-endpoint-selection`, for conformance tests.
     pub test_selection: Option<Arc<str>>,
+    /// The headers that the director asks for ([`Director::headers`]), as far as they came: name in lower case, value.
+    pub headers: Vec<(Arc<str>, Arc<str>)>,
+    /// The most tokens that it asks to be generated, where it says so.
+    pub max_output_tokens: Option<u64>,
+}
+
+impl InferenceRequest {
+    /// The value of a header that the director asks for; none where it did not come, or is empty.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
+    }
 }
 
 /// Where a request goes.
@@ -74,6 +85,10 @@ pub struct Pick {
     pub endpoints: Vec<SocketAddr>,
     /// The model that the body is to name instead, if another one.
     pub target_model: Option<Arc<str>>,
+    /// Headers that the request is to have whatever the client sent, and those, without a value, that it must not have.
+    pub request_headers: Vec<(&'static str, Option<String>)>,
+    /// Headers that the response is to have where the first of the endpoints served.
+    pub response_headers: Vec<(Arc<str>, String)>,
     /// Counts the request as in flight until it is dropped.
     pub ticket: Box<dyn Ticket>,
 }
@@ -137,6 +152,11 @@ pub enum Code {
 pub trait Director: Send + Sync + 'static {
     /// Places a request, now or once there is room. Dropping the future gives the request up.
     fn direct<'a>(&'a self, request: InferenceRequest) -> Pin<Box<dyn Future<Output = Result<Pick, Refusal>> + Send + 'a>>;
+
+    /// Names of headers, in lower case, that requests are to carry.
+    fn headers(&self) -> Arc<[Arc<str>]> {
+        Arc::default()
+    }
 
     /// Tells of a request that was refused before it got here: its body could not be read.
     fn refused(&self, model: Option<&str>, refusal: &Refusal);

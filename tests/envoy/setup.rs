@@ -146,7 +146,13 @@ impl Director for Chooser {
             }
             let index = request.test_selection.map_or(0, |index| index.parse().unwrap());
             let target_model = (request.model.as_deref() == Some(ALIAS[0])).then(|| ALIAS[1].into());
-            Ok(Pick { endpoints: vec![self.endpoints[index]], target_model, ticket: Box::new(Logged(Arc::clone(&self.log))) })
+            Ok(Pick {
+                endpoints: vec![self.endpoints[index]],
+                target_model,
+                request_headers: Vec::new(),
+                response_headers: Vec::new(),
+                ticket: Box::new(Logged(Arc::clone(&self.log))),
+            })
         })
     }
 

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::{mpsc, watch};
@@ -32,7 +32,7 @@ use crate::inference::{Director, InferenceRequest, Pick, Refusal, Subset};
 use crate::metrics::EppMetrics;
 use crate::resources::Resources;
 use crate::scheduling::prefix::PrefixIndex;
-use crate::scheduling::{CandidateSaturation, Evidence, HealthChange, SchedulingConfig};
+use crate::scheduling::{CandidateSaturation, Evidence, HealthChange, SchedulingConfig, Scratch};
 
 /// How often what the picker says of itself is written, at most.
 const PUBLISH_AT_MOST: Duration = Duration::from_millis(100);
@@ -48,7 +48,7 @@ pub type TellActivity = Arc<dyn Fn(&PoolId, &EndpointAddress) -> Box<dyn Fn(bool
 pub struct DirectorSettings {
     /// The pool.
     pub pool: PoolId,
-    /// How it schedules.
+    /// How it schedules, to begin with.
     pub scheduling: SchedulingConfig,
     /// Whether the gateway's subset of endpoints counts; upstream's `--disable-endpoint-subset-filter` is false here.
     pub honour_subset: bool,
@@ -59,7 +59,9 @@ pub struct DirectorSettings {
 pub struct PoolDirector(Arc<Shared>);
 
 struct Shared {
-    settings: DirectorSettings,
+    pool: PoolId,
+    honour_subset: bool,
+    scheduling: ArcSwap<SchedulingConfig>,
     store: Datastore,
     resources: watch::Receiver<Arc<Resources>>,
     metrics: EppMetrics,
@@ -81,7 +83,7 @@ struct Shared {
 
 impl std::fmt::Debug for PoolDirector {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("PoolDirector").field("pool", &self.0.settings.pool).finish_non_exhaustive()
+        formatter.debug_struct("PoolDirector").field("pool", &self.0.pool).finish_non_exhaustive()
     }
 }
 
@@ -90,13 +92,17 @@ impl Director for PoolDirector {
         Box::pin(async move { self.0.place(&request, Instant::now()) })
     }
 
+    fn headers(&self) -> Arc<[Arc<str>]> {
+        self.0.scheduling.load().headers.clone()
+    }
+
     fn refused(&self, model: Option<&str>, refusal: &Refusal) {
         let model = model.unwrap_or_default();
         self.0.metrics.model(model, model).refused(refusal.code);
     }
 
     fn ready(&self) -> bool {
-        self.0.store.changes(&self.0.settings.pool).is_some()
+        self.0.store.changes(&self.0.pool).is_some()
     }
 }
 
@@ -112,8 +118,11 @@ impl PoolDirector {
         now: Instant,
     ) -> Self {
         metrics.configure_models(resources.borrow().model_names());
+        let DirectorSettings { pool, scheduling, honour_subset } = settings;
         Self(Arc::new(Shared {
-            settings,
+            pool,
+            honour_subset,
+            scheduling: ArcSwap::from_pointee(scheduling),
             store,
             resources,
             metrics,
@@ -128,6 +137,13 @@ impl PoolDirector {
             in_flight: AtomicU64::new(0),
             answers_seen: AtomicBool::new(false),
         }))
+    }
+
+    /// Schedules by `config` from now on. What is known of endpoints stays: requests in flight, their prompts, their health; what
+    /// plugins remember themselves, such as sessions, does not.
+    pub fn reconfigure(&self, config: SchedulingConfig) {
+        self.0.metrics.configure_plugins(&config);
+        self.0.scheduling.store(Arc::new(config));
     }
 
     /// Writes what the picker says of itself through the last of `writers` for its pool, at most ten times a second and at least
@@ -172,12 +188,17 @@ impl Shared {
         StdRng::seed_from_u64(seed)
     }
 
-    /// The pool as it is, and what is kept of its endpoints; none where there is no such pool.
-    fn look(&self, now: Instant) -> Option<(PoolSnapshot, Arc<Roster>)> {
+    /// How requests are scheduled at present.
+    fn scheduling(&self) -> Guard<Arc<SchedulingConfig>> {
+        self.scheduling.load()
+    }
+
+    /// The pool as it is, and what is kept of its endpoints for `scheduling`; none where there is no such pool.
+    fn look(&self, scheduling: &Arc<SchedulingConfig>, now: Instant) -> Option<(PoolSnapshot, Arc<Roster>)> {
         let matching = || {
-            let snapshot = self.store.snapshot(&self.settings.pool, &self.everything, now)?;
+            let snapshot = self.store.snapshot(&self.pool, &self.everything, now)?;
             let roster = self.roster.load_full();
-            Some(if roster.is_of(&snapshot) { Ok((snapshot, roster)) } else { Err((snapshot, roster)) })
+            Some(if roster.is_of(&snapshot, scheduling) { Ok((snapshot, roster)) } else { Err((snapshot, roster)) })
         };
         if let Ok(same) = matching()? {
             return Some(same);
@@ -185,7 +206,7 @@ impl Shared {
         // What is seen under the lock is never older than what was seen under it before: no endpoint is forgotten by mistake.
         let _renewing = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
         Some(matching()?.unwrap_or_else(|(snapshot, roster)| {
-            let renewed = Arc::new(roster.renewed(&snapshot, self));
+            let renewed = Arc::new(roster.renewed(&snapshot, scheduling, self));
             self.roster.store(renewed.clone());
             (snapshot, renewed)
         }))
@@ -210,20 +231,21 @@ impl Shared {
             HealthChange::Same => {}
             HealthChange::Ejected(lasts) => {
                 self.metrics.ejected(evidence);
-                let pool = &self.settings.pool;
+                let pool = &self.pool;
                 let (evidence, seconds) = (evidence.label(), lasts.as_secs());
                 warn!(%pool, endpoint = %name, evidence, seconds, "endpoint ejected: requests there fail; tried again after that");
             }
             HealthChange::Recovered => {
                 self.metrics.recoveries.inc();
-                info!(pool = %self.settings.pool, endpoint = %name, "endpoint answers again");
+                info!(pool = %self.pool, endpoint = %name, "endpoint answers again");
             }
         }
     }
 
     /// What no request does: gauges, and forgetting the prompts of servers that started anew. One at a time.
     fn refresh(&self, now: Instant) {
-        let Some((snapshot, roster)) = self.look(now) else { return };
+        let scheduling = self.scheduling();
+        let Some((snapshot, roster)) = self.look(&scheduling, now) else { return };
         for (view, member) in snapshot.endpoints.iter().zip(&roster.members) {
             if view.fresh_load().is_some_and(|page| member.state.started_anew(page)) {
                 self.prefixes.empty_holder(member.state.holder);
@@ -232,8 +254,11 @@ impl Shared {
         let ejected = roster.members.iter().filter(|member| member.state.health.is_ejected()).count();
         self.metrics.endpoints(ejected, roster.members.iter().filter(|member| member.address.is_none()).count());
         self.metrics.prefix_remembered(self.prefixes.len());
-        let everybody = self.candidates(&Subset::All, &snapshot, &roster, &HashMap::new());
-        self.metrics.saturated(match self.settings.scheduling.detector.saturation(&everybody) {
+        let saturation = Scratch::with(|scratch| {
+            self.candidates(&Subset::All, &snapshot, &roster, &HashMap::new(), &mut scratch.candidates);
+            scheduling.detector.saturation(&scratch.candidates)
+        });
+        self.metrics.saturated(match saturation {
             CandidateSaturation::Known(saturation) => Some(saturation),
             CandidateSaturation::NoEndpoints => Some(1.0),
             CandidateSaturation::Unknown => None,

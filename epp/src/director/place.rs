@@ -4,21 +4,25 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 use weir_datastore::{EndpointState, EndpointView, FailureKind, PoolSnapshot};
 
 use super::Shared;
-use super::refusals::{no_candidates, nothing_left, shed};
-use super::roster::{Member, Roster};
+use super::refusals::{denied, no_candidates, shed, unplaced};
+use super::roster::Roster;
 use super::subset::Allowed;
-use super::ticket::Placed;
+use super::ticket::{Charge, Placed, Stages};
 use crate::inference::{InferenceRequest, Pick, Refusal, Subset};
 use crate::metrics::ModelMetrics;
 use crate::resources::Resolution;
+use crate::scheduling::handlers::Chosen;
 use crate::scheduling::prefix::{Holder, PrefixHashes, PrefixSettings, hash_prefix};
-use crate::scheduling::{Candidate, Cycle, Load, SchedulingRequest};
+use crate::scheduling::{
+    Candidate, Cycle, ExtensionPoint, Load, Named, Notes, Placement, Runs, SchedulingConfig, SchedulingRequest, Scratch, Stage,
+};
 
 /// Failures in a row to connect to an endpoint's metrics page after which no request is sent there.
 const REFUSED_CONNECTIONS: u32 = 2;
@@ -34,14 +38,14 @@ struct Prefix {
 impl Shared {
     /// Places `request` at once, or refuses it.
     pub(super) fn place(self: &Arc<Self>, request: &InferenceRequest, now: Instant) -> Result<Pick, Refusal> {
-        self.arrivals.fetch_add(1, Ordering::Relaxed);
+        let turn = self.arrivals.fetch_add(1, Ordering::Relaxed) + 1;
         let mut rng = self.lots();
         let resources = self.resources.borrow().clone();
         let resolution = resources.resolve(request, &mut rng);
         let named = request.model.as_deref().unwrap_or_default();
         let target = resolution.target.as_deref().unwrap_or(named);
         let model = self.metrics.model(named, target);
-        let placed = self.place_resolved(request, &resolution, &model, &mut rng, now);
+        let placed = self.place_resolved(request, &resolution, &model, &mut rng, (now, turn));
         match &placed {
             Ok(_) => {
                 if let Some(rewrite) = &resolution.rewritten_by {
@@ -59,44 +63,119 @@ impl Shared {
         resolution: &Resolution,
         model: &Arc<ModelMetrics>,
         rng: &mut StdRng,
-        now: Instant,
+        (now, turn): (Instant, u64),
     ) -> Result<Pick, Refusal> {
-        let (snapshot, roster) = self.look(now).ok_or_else(no_candidates)?;
+        let scheduling = self.scheduling();
+        let (snapshot, roster) = self.look(&scheduling, now).ok_or_else(no_candidates)?;
         let target_model = resolution.target.as_deref().or(request.model.as_deref());
-        let prefix = self.prefix(request, target_model, &snapshot);
-        let subset = if self.settings.honour_subset { &request.subset } else { &Subset::All };
-        let mut candidates = self.candidates(subset, &snapshot, &roster, &prefix.matches);
-        if resolution.priority < 0 && self.settings.scheduling.detector.saturation(&candidates).sheds() {
-            return Err(shed());
-        }
-        if candidates.is_empty() {
-            return Err(no_candidates());
-        }
-        keep_healthy(&mut candidates, &snapshot, &roster, now);
-        let scheduled = SchedulingRequest { request, target_model, prefix_blocks: prefix.hashes.len() };
-        let began = Instant::now();
-        let profile = &self.settings.scheduling.profile;
-        let selected = profile.run(&scheduled, candidates, Cycle { rng, clock: &Instant::now, observer: &self.metrics });
-        let took = Instant::now().saturating_duration_since(began);
-        let members = selected.indices.iter().filter_map(|index| roster.members.get(*index));
-        let endpoints: Vec<SocketAddr> = members.filter_map(|member| member.address).collect();
-        let Some(first) = selected.indices.first().and_then(|index| roster.members.get(*index)).filter(|_| !endpoints.is_empty())
-        else {
-            self.metrics.scheduling_failed(model, took);
-            return Err(nothing_left(&selected));
+        let prefix = self.prefix(&scheduling, request, target_model, &snapshot);
+        let subset = if self.honour_subset { &request.subset } else { &Subset::All };
+        let notes = Notes::default();
+        let request = SchedulingRequest {
+            request,
+            target_model,
+            prefix_blocks: prefix.hashes.len(),
+            block_tokens: prefix.block_tokens,
+            priority: resolution.priority,
+            estimate: scheduling.tokens,
+            now,
+            turn,
+            peer: None,
+            notes: &notes,
         };
-        self.metrics.scheduled(&first.state.attempts, model, took);
-        if selected.explored {
-            self.metrics.explorations.inc();
+        let (placement, took) = Scratch::with(|scratch| {
+            let candidates = &mut scratch.candidates;
+            self.candidates(subset, &snapshot, &roster, &prefix.matches, candidates);
+            if resolution.priority < 0 && scheduling.detector.saturation(candidates).sheds() {
+                return Err(shed());
+            }
+            if candidates.is_empty() {
+                return Err(no_candidates());
+            }
+            keep_healthy(candidates, &snapshot, &roster, now);
+            let mut cycle = Cycle { rng, clock: &Instant::now, observer: &self.metrics };
+            for Named { name, plugin } in &scheduling.admitters {
+                let admitted = cycle.timed(ExtensionPoint::Admit, name, |rng| plugin.admit(&request, candidates, rng));
+                admitted.map_err(|why| denied(&why))?;
+            }
+            let began = Instant::now();
+            let placement = scheduling.handler.plugin.schedule(&mut Runs::new(request, &scheduling.profiles, scratch, cycle));
+            let took = Instant::now().saturating_duration_since(began);
+            let placement = placement.map_err(|why| {
+                self.metrics.scheduling_failed(model, took);
+                unplaced(&why)
+            })?;
+            Ok((placement, took))
+        })?;
+        let seen = Seen { scheduling: &scheduling, snapshot: &snapshot, roster: &roster, prefix: &prefix };
+        let ticket = self.placed(&request, &placement, &seen, model, took).ok_or_else(no_candidates)?;
+        let mut response_headers = Vec::new();
+        for Named { name, plugin } in &scheduling.learners {
+            let mut cycle = Cycle { rng, clock: &Instant::now, observer: &self.metrics };
+            cycle.timed(ExtensionPoint::PreRequest, name, |_| plugin.placed(&request, &placement, &mut response_headers));
         }
-        self.remember(&prefix, first, snapshot.endpoints.get(selected.indices[0]));
-        model.placed(resolution.priority, request.body_bytes);
-        let ticket = Placed::new(self.clone(), first.state.clone(), model.clone(), request, now);
-        Ok(Pick { endpoints, target_model: resolution.target.clone(), ticket: Box::new(ticket) })
+        let told = |candidate: &Candidate<'_>| destination(candidate.address, placement.port);
+        Ok(Pick {
+            endpoints: placement.primary.endpoints.iter().map(told).collect(),
+            target_model: resolution.target.clone(),
+            request_headers: placement.headers,
+            response_headers,
+            ticket: Box::new(ticket),
+        })
     }
 
-    fn prefix(&self, request: &InferenceRequest, target_model: Option<&str>, snapshot: &PoolSnapshot) -> Prefix {
-        let Some(settings) = self.settings.scheduling.prefix.as_ref().filter(|_| !request.prefix.is_empty()) else {
+    /// Tells whoever keeps count that the request goes there, until the ticket is dropped. None where nobody was chosen.
+    fn placed(
+        self: &Arc<Self>,
+        request: &SchedulingRequest<'_>,
+        placement: &Placement<'_>,
+        seen: &Seen<'_>,
+        model: &Arc<ModelMetrics>,
+        took: Duration,
+    ) -> Option<Placed> {
+        let state = |candidate: &Candidate<'_>| Some(seen.roster.members.get(candidate.index)?.state.clone());
+        let first = state(placement.primary.endpoints.first()?)?;
+        self.metrics.scheduled(&first.attempts, model, took);
+        if placement.explored {
+            self.metrics.explorations.inc();
+        }
+        if let Some(decision) = placement.disaggregation {
+            self.metrics.disaggregated(&seen.scheduling.handler.name, model, decision);
+        }
+        for chosen in placement.chosen().filter(|chosen| chosen.stage != Stage::Encode) {
+            if let Some(candidate) = chosen.endpoints.first() {
+                self.remember(seen, candidate, chosen.stage);
+            }
+        }
+        model.placed(request.priority, request.request.body_bytes);
+        let charge = |chosen: &Chosen<'_>| {
+            let candidate = chosen.endpoints.first()?;
+            Some(Charge::new(state(candidate)?, request.tokens_at(candidate.matched_blocks), chosen.stage, request.now))
+        };
+        let aliases = match placement.port {
+            None => Vec::new(),
+            port => {
+                let alias = |candidate: &Candidate<'_>| Some((destination(candidate.address, port), state(candidate)?));
+                placement.primary.endpoints.iter().filter_map(alias).collect()
+            }
+        };
+        let stages = Stages {
+            charge: charge(&placement.primary)?,
+            others: placement.others.iter().filter_map(charge).collect(),
+            aliases,
+            until_first_token: request.estimate.until_first_token(),
+        };
+        Some(Placed::new(self.clone(), stages, model.clone(), request.request.received))
+    }
+
+    fn prefix(
+        &self,
+        scheduling: &SchedulingConfig,
+        request: &InferenceRequest,
+        target_model: Option<&str>,
+        snapshot: &PoolSnapshot,
+    ) -> Prefix {
+        let Some(settings) = scheduling.prefix.as_ref().filter(|_| !request.prefix.is_empty()) else {
             return Prefix::default();
         };
         let told = snapshot.endpoints.iter().find_map(|view| geometry(view).map(|(tokens, _)| tokens));
@@ -106,16 +185,17 @@ impl Shared {
         Prefix { hashes, block_tokens, matches }
     }
 
-    /// The ready endpoints of `snapshot` that `subset` allows.
+    /// Adds the ready endpoints of `snapshot` that `subset` allows.
     pub(super) fn candidates<'a>(
         &self,
         subset: &Subset,
         snapshot: &'a PoolSnapshot,
         roster: &'a Roster,
         matches: &HashMap<Holder, usize>,
-    ) -> Vec<Candidate<'a>> {
+        candidates: &mut Vec<Candidate<'a>>,
+    ) {
         let allowed = Allowed::new(subset);
-        let mut candidates = Vec::with_capacity(snapshot.endpoints.len());
+        candidates.reserve(snapshot.endpoints.len());
         for (index, (view, member)) in snapshot.endpoints.iter().zip(&roster.members).enumerate() {
             let Some(address) = member.address else { continue };
             if view.endpoint.spec.state != EndpointState::Ready || !allowed.contains(address) {
@@ -129,25 +209,44 @@ impl Shared {
             });
             candidates.push(Candidate {
                 index,
+                name: &state.name,
                 address,
                 labels: &view.endpoint.spec.labels,
+                facts: &member.facts,
+                memory: &state.memory,
                 load,
                 in_flight: state.in_flight.total(),
+                tokens_in_flight: state.tokens.load(Ordering::Relaxed),
                 matched_blocks: if matches.is_empty() { 0 } else { matches.get(&state.holder).copied().unwrap_or(0) },
             });
         }
-        candidates
     }
 
     /// The endpoint has the prompt from now on.
-    fn remember(&self, prefix: &Prefix, member: &Member, view: Option<&EndpointView>) {
-        let (Some(settings), false) = (&self.settings.scheduling.prefix, prefix.hashes.is_empty()) else { return };
-        let matched = prefix.matches.get(&member.state.holder).copied().unwrap_or(0);
-        let capacity = settings.capacity(view.and_then(geometry), prefix.block_tokens);
-        self.prefixes.record(member.state.holder, &prefix.hashes, capacity);
-        let block_bytes = PrefixSettings::block_bytes(prefix.block_tokens);
-        self.metrics.prefix(matched, prefix.hashes.len(), block_bytes);
+    fn remember(&self, seen: &Seen<'_>, candidate: &Candidate<'_>, stage: Stage) {
+        let prefix = seen.prefix;
+        let (Some(settings), false) = (&seen.scheduling.prefix, prefix.hashes.is_empty()) else { return };
+        let Some(member) = seen.roster.members.get(candidate.index) else { return };
+        let geometry = seen.snapshot.endpoints.get(candidate.index).and_then(geometry);
+        self.prefixes.record(member.state.holder, &prefix.hashes, settings.capacity(geometry, prefix.block_tokens));
+        if stage == Stage::Primary {
+            let block_bytes = PrefixSettings::block_bytes(prefix.block_tokens);
+            self.metrics.prefix(candidate.matched_blocks, prefix.hashes.len(), block_bytes);
+        }
     }
+}
+
+/// What a request was placed by.
+struct Seen<'a> {
+    scheduling: &'a SchedulingConfig,
+    snapshot: &'a PoolSnapshot,
+    roster: &'a Roster,
+    prefix: &'a Prefix,
+}
+
+/// Where the gateway is told to send what `endpoint` is to serve.
+fn destination(endpoint: SocketAddr, port: Option<u16>) -> SocketAddr {
+    SocketAddr::new(endpoint.ip(), port.unwrap_or(endpoint.port()))
 }
 
 /// Takes away endpoints that fail requests or refuse connections, unless nobody would be left.

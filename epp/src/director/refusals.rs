@@ -1,7 +1,7 @@
 //! Why a request is not placed, in the words of the Go picker.
 
 use crate::inference::{Code, Refusal};
-use crate::scheduling::Selected;
+use crate::scheduling::Unplaced;
 
 /// Seconds after which a shed request is worth another try.
 const RETRY_SHED: u32 = 1;
@@ -28,13 +28,18 @@ pub(super) fn shed() -> Refusal {
     }
 }
 
-/// A filter took every candidate away.
-pub(super) fn nothing_left(selected: &Selected) -> Refusal {
-    let by = selected.emptied_by.as_deref().unwrap_or("the profile");
+/// An admitter refuses the request.
+pub(super) fn denied(why: &str) -> Refusal {
     Refusal {
         code: Code::ResourceExhausted,
-        message: format!("failed to find target endpoint: filter {by} left none"),
-        reason: None,
-        retry_after: None,
+        message: format!("request cannot be admitted: {why}"),
+        reason: Some("rejected-saturated"),
+        retry_after: Some(RETRY_SHED),
     }
+}
+
+/// No endpoint was chosen.
+pub(super) fn unplaced(unplaced: &Unplaced) -> Refusal {
+    let message = format!("failed to find target endpoint: {}", unplaced.message);
+    Refusal { code: unplaced.code, message, reason: None, retry_after: None }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::warn;
@@ -9,13 +10,16 @@ use weir_datastore::{Endpoint, EndpointAddress, EndpointLoad, EndpointState, Poo
 
 use super::Shared;
 use crate::metrics::EndpointAttempts;
+use crate::scheduling::config::facts_of;
 use crate::scheduling::prefix::Holder;
-use crate::scheduling::{Health, InFlight};
+use crate::scheduling::{EndpointMemory, Health, InFlight, SchedulingConfig};
 
 /// The endpoints of a pool, as one topology has them.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     pub(super) members: Vec<Member>,
+    /// Whose plugins read the labels.
+    scheduling: Option<Arc<SchedulingConfig>>,
     by_address: HashMap<SocketAddr, usize>,
 }
 
@@ -25,6 +29,8 @@ pub(super) struct Member {
     endpoint: Arc<Endpoint>,
     /// None where it is known by name only: gateways are told addresses.
     pub(super) address: Option<SocketAddr>,
+    /// What plugins read from its labels.
+    pub(super) facts: Box<[u64]>,
     pub(super) state: Arc<State>,
 }
 
@@ -32,7 +38,12 @@ pub(super) struct Member {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) address: EndpointAddress,
+    /// Upstream's name of it.
+    pub(super) name: Arc<str>,
     pub(super) in_flight: InFlight,
+    /// Tokens that the requests in flight are taken for.
+    pub(super) tokens: AtomicU64,
+    pub(super) memory: EndpointMemory,
     pub(super) health: Health,
     pub(super) attempts: EndpointAttempts,
     pub(super) holder: Holder,
@@ -41,9 +52,10 @@ pub(super) struct State {
 }
 
 impl Roster {
-    /// Whether the endpoints are those of `snapshot`, in its order.
-    pub(super) fn is_of(&self, snapshot: &PoolSnapshot) -> bool {
-        self.members.len() == snapshot.endpoints.len()
+    /// Whether the endpoints are those of `snapshot`, in its order, and what is read of them is what `scheduling` reads.
+    pub(super) fn is_of(&self, snapshot: &PoolSnapshot, scheduling: &Arc<SchedulingConfig>) -> bool {
+        self.scheduling.as_ref().is_some_and(|known| Arc::ptr_eq(known, scheduling))
+            && self.members.len() == snapshot.endpoints.len()
             && self.members.iter().zip(&snapshot.endpoints).all(|(member, view)| Arc::ptr_eq(&member.endpoint, &view.endpoint))
     }
 
@@ -53,7 +65,7 @@ impl Roster {
     }
 
     /// The roster of `snapshot`, with what was kept of the endpoints that stay.
-    pub(super) fn renewed(&self, snapshot: &PoolSnapshot, shared: &Shared) -> Self {
+    pub(super) fn renewed(&self, snapshot: &PoolSnapshot, scheduling: &Arc<SchedulingConfig>, shared: &Shared) -> Self {
         let identity = |endpoint: &Endpoint| {
             let spec = &endpoint.spec;
             (spec.address.clone(), spec.pod.clone(), spec.pod_uid.clone())
@@ -77,12 +89,13 @@ impl Roster {
             {
                 by_address.insert(address, members.len());
             }
-            members.push(Member { endpoint, address, state });
+            let facts = facts_of(&scheduling.facts, &endpoint.spec.labels);
+            members.push(Member { endpoint, address, facts, state });
         }
         for gone in known.into_values() {
             shared.prefixes.remove_holder(gone.holder);
         }
-        Self { members, by_address }
+        Self { members, scheduling: Some(scheduling.clone()), by_address }
     }
 }
 
@@ -92,6 +105,9 @@ impl State {
         let port = spec.address.socket_address().map_or(0, |address| address.port());
         Self {
             address: spec.address.clone(),
+            name: format!("{}/{}-rank-{}", snapshot.id.namespace, spec.pod, spec.rank).into(),
+            tokens: AtomicU64::new(0),
+            memory: EndpointMemory::default(),
             in_flight: InFlight::new(shared.origin, (shared.tell)(&snapshot.id, &spec.address)),
             health: Health::new(shared.origin),
             attempts: shared.metrics.endpoint(spec.pod.clone(), snapshot.id.namespace.clone(), port),

@@ -113,6 +113,10 @@ impl Rig {
         pick.endpoints[0]
     }
 
+    fn look(&self) -> Option<(PoolSnapshot, Arc<Roster>)> {
+        self.director.0.look(&self.director.0.scheduling(), Instant::now())
+    }
+
     fn in_flight(&self) -> Vec<u64> {
         self.director.0.roster.load().members.iter().map(|member| member.state.in_flight.total()).collect()
     }
@@ -176,8 +180,9 @@ async fn a_herd_between_two_pages_is_spread() {
     for (index, count) in spread.iter().enumerate() {
         rig.reads(index, *count as u32, 0, 0.3);
     }
-    let (snapshot, roster) = rig.director.0.look(Instant::now()).unwrap();
-    let candidates = rig.director.0.candidates(&Subset::All, &snapshot, &roster, &HashMap::new());
+    let (snapshot, roster) = rig.look().unwrap();
+    let mut candidates = Vec::new();
+    rig.director.0.candidates(&Subset::All, &snapshot, &roster, &HashMap::new(), &mut candidates);
     for (candidate, count) in candidates.iter().zip(&spread) {
         let load = candidate.load.unwrap();
         assert_eq!((load.unseen, load.running(), load.waiting()), (0, Some(*count as f64), Some(0.0)));
@@ -281,7 +286,7 @@ async fn a_pool_that_is_not_known_is_told_as_such() {
     let rig = Rig::new(1);
     assert!(rig.director.ready());
     let (store, _topology) = datastore();
-    let settings = rig.director.0.settings.clone();
+    let settings = DirectorSettings { pool: pool(), scheduling: SchedulingConfig::default(), honour_subset: true };
     let (_sender, resources) = watch::channel(Arc::default());
     let tell: TellActivity = Arc::new(|_, _| Box::new(|_| ()));
     let metrics = rig.director.0.metrics.clone();

@@ -10,17 +10,82 @@ use super::Shared;
 use super::roster::State;
 use crate::inference::{InferenceRequest, Ticket, Usage};
 use crate::metrics::ModelMetrics;
-use crate::scheduling::Evidence;
+use crate::scheduling::{Evidence, Stage};
 
 /// The first status that says that the model server failed the request.
 const FIRST_ERROR: u16 = 400;
 /// The first status that says that the server, not the request, is at fault.
 const FIRST_SERVER_ERROR: u16 = 500;
 
-/// Counts the request as in flight at one endpoint; when dropped, it has ended.
+/// A stage of the request, in flight at one endpoint; when dropped, it has ended.
+pub(super) struct Charge {
+    state: Arc<State>,
+    stage: Stage,
+    tokens: u64,
+    /// Whether it still counts.
+    counts: bool,
+}
+
+impl Charge {
+    pub(super) fn new(state: Arc<State>, tokens: u64, stage: Stage, now: Instant) -> Self {
+        state.in_flight.began(now);
+        state.tokens.fetch_add(tokens, Ordering::Relaxed);
+        Self { state, stage, tokens, counts: true }
+    }
+
+    /// It has ended.
+    fn end(&mut self, now: Instant) {
+        self.release_tokens();
+        if std::mem::take(&mut self.counts) {
+            self.state.in_flight.ended(now);
+        }
+    }
+
+    /// The server has read its tokens.
+    fn release_tokens(&mut self) {
+        self.state.tokens.fetch_sub(std::mem::take(&mut self.tokens), Ordering::Relaxed);
+    }
+
+    /// It goes on at another endpoint.
+    fn moved(&mut self, state: &Arc<State>, now: Instant) {
+        let tokens = self.tokens;
+        self.end(now);
+        *self = Self::new(state.clone(), tokens, self.stage, now);
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.end(Instant::now());
+    }
+}
+
+/// Where the stages of a request are in flight.
+pub(super) struct Stages {
+    /// Where it was sent.
+    pub(super) charge: Charge,
+    /// The other stages of it.
+    pub(super) others: Vec<Charge>,
+    /// What the gateway was told in place of endpoints' own addresses.
+    pub(super) aliases: Vec<(SocketAddr, Arc<State>)>,
+    /// Whether its tokens count only until the first one of the answer.
+    pub(super) until_first_token: bool,
+}
+
+impl Stages {
+    /// The answer begins: what prefilled is done, and prompts are read.
+    fn answer_begins(&mut self) {
+        self.others.retain(|other| other.stage != Stage::Prefill);
+        if self.until_first_token {
+            self.others.iter_mut().chain([&mut self.charge]).for_each(Charge::release_tokens);
+        }
+    }
+}
+
+/// Counts the request as in flight where it was sent; when dropped, it has ended.
 pub(super) struct Placed {
     shared: Arc<Shared>,
-    state: Arc<State>,
+    stages: Stages,
     /// Whether this request shows whether the ejected endpoint is back.
     tries: bool,
     model: Arc<ModelMetrics>,
@@ -44,33 +109,25 @@ impl std::fmt::Debug for Placed {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Placed")
-            .field("endpoint", &self.state.address)
+            .field("endpoint", &self.stages.charge.state.address)
             .field("status", &self.status)
             .finish_non_exhaustive()
     }
 }
 
 impl Placed {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        state: Arc<State>,
-        model: Arc<ModelMetrics>,
-        request: &InferenceRequest,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, stages: Stages, model: Arc<ModelMetrics>, request: &InferenceRequest) -> Self {
         shared.in_flight.fetch_add(1, Ordering::Relaxed);
-        state.in_flight.began(now);
-        let tries = state.health.chosen();
+        let tries = stages.charge.state.health.chosen();
         let received = request.received;
         let streamed = request.streaming.then(Streamed::default);
-        Self { shared, state, tries, model, received, status: None, bytes: 0, streamed, usage: None, completed: false }
+        Self { shared, stages, tries, model, received, status: None, bytes: 0, streamed, usage: None, completed: false }
     }
 
-    /// The request is no longer at its endpoint.
-    fn leave(&mut self, now: Instant) {
-        self.state.in_flight.ended(now);
+    /// Nobody is to be tried any more.
+    fn tried(&mut self) {
         if std::mem::take(&mut self.tries) {
-            self.state.health.tried();
+            self.stages.charge.state.health.tried();
         }
     }
 }
@@ -78,28 +135,31 @@ impl Placed {
 impl Ticket for Placed {
     fn served_by(&mut self, endpoint: SocketAddr) {
         let roster = self.shared.roster.load();
-        let Some(state) = roster.at(endpoint) else {
+        let alias = self.stages.aliases.iter().find(|(told, _)| *told == endpoint).map(|(_, state)| state.clone());
+        let Some(state) = alias.or_else(|| roster.at(endpoint).cloned()) else {
             self.shared.metrics.unknown_served.inc();
             return;
         };
-        if Arc::ptr_eq(state, &self.state) {
+        if Arc::ptr_eq(&state, &self.stages.charge.state) {
             return;
         }
         let now = Instant::now();
-        self.shared.showed(&self.state, Evidence::PassedOver, now);
-        self.leave(now);
-        self.state = state.clone();
-        self.state.in_flight.began(now);
+        self.shared.showed(&self.stages.charge.state, Evidence::PassedOver, now);
+        self.tried();
+        self.stages.charge.moved(&state, now);
     }
 
     fn response_started(&mut self, status: u16, at: Instant) {
         if self.status.replace(status).is_none() {
             let evidence = if status < FIRST_SERVER_ERROR { Evidence::Answered } else { Evidence::ServerError };
-            self.shared.showed(&self.state, evidence, at);
+            self.shared.showed(&self.stages.charge.state, evidence, at);
         }
     }
 
     fn response_bytes(&mut self, bytes: usize, at: Instant) {
+        if self.bytes == 0 && bytes > 0 {
+            self.stages.answer_begins();
+        }
         self.bytes = self.bytes.saturating_add(bytes);
         // What comes with an error is no token.
         let Some(streamed) = self.streamed.as_mut().filter(|_| self.status.is_some_and(|status| status < FIRST_ERROR)) else {
@@ -139,7 +199,7 @@ impl Drop for Placed {
     fn drop(&mut self) {
         let now = Instant::now();
         if self.status.is_none() && !self.completed {
-            self.shared.showed(&self.state, Evidence::NoAnswer, now);
+            self.shared.showed(&self.stages.charge.state, Evidence::NoAnswer, now);
         }
         if self.status.is_some_and(|status| status >= FIRST_ERROR) {
             self.model.server_failed();
@@ -148,7 +208,8 @@ impl Drop for Placed {
             self.model.used(usage);
         }
         self.model.ended();
-        self.leave(now);
+        self.tried();
+        self.stages.charge.end(now);
         self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

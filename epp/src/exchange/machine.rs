@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::budget::Share;
 use super::refusal::immediate;
-use super::{Action, Budget, Chunk, Incoming, Message, Modes, Note, Reply, Settings};
+use super::{Action, Budget, Chunk, Head, Incoming, Message, Modes, Note, Reply, Settings};
 use crate::request::{self, RequestBody, RequestHead};
 use crate::response::{ModelBack, ResponseBody};
 use crate::{Refusal, Subset, Ticket};
@@ -34,6 +34,10 @@ pub struct Exchange {
     pub(super) subset: Subset,
     pub(super) request: RequestState,
     pub(super) head: Option<(RequestHead, Instant)>,
+    /// Headers that the director asks for.
+    wanted: Arc<[Arc<str>]>,
+    /// Those of them that came.
+    pub(super) headers: Vec<(Arc<str>, Arc<str>)>,
     /// The body, as far as it came, where it is collected.
     pub(super) body: Vec<u8>,
     /// Pieces that came before the pick, where they are not collected.
@@ -87,6 +91,8 @@ pub(super) struct Picked {
     pub(super) ticket: Box<dyn Ticket>,
     pub(super) model_back: Option<ModelBack>,
     pub(super) streaming: bool,
+    /// Headers that the response is to have where the first endpoint served.
+    pub(super) response_headers: Vec<(Arc<str>, String)>,
 }
 
 /// How far the response is.
@@ -110,6 +116,8 @@ impl Exchange {
             subset: Subset::All,
             request: RequestState::Begin,
             head: None,
+            wanted: Arc::default(),
+            headers: Vec::new(),
             body: Vec::new(),
             pieces: VecDeque::new(),
             share: budget.share(),
@@ -119,6 +127,19 @@ impl Exchange {
             picked: None,
             response: ResponseState::Begin,
         }
+    }
+
+    /// The director is told the values of these headers of the request, `names` in lower case.
+    pub fn wanting(self, names: Arc<[Arc<str>]>) -> Self {
+        Self { wanted: names, ..self }
+    }
+
+    /// Reads the headers that the director asks for.
+    pub(super) fn read_wanted(&mut self, head: &Head) -> Result<(), Refusal> {
+        if !self.wanted.is_empty() {
+            self.headers = request::named(head, &self.wanted)?;
+        }
+        Ok(())
     }
 
     /// A message of the gateway; what is to be done is added to `out`.

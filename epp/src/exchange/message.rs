@@ -1,5 +1,7 @@
 //! What a gateway says, what is said to it, and what else is to be done.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::Modes;
@@ -86,7 +88,7 @@ pub enum Action {
     /// Tell the director of a request refused before it.
     Refused {
         /// The model, where it could be read.
-        model: Option<std::sync::Arc<str>>,
+        model: Option<Arc<str>>,
         /// Why.
         refusal: Refusal,
     },
@@ -120,6 +122,8 @@ pub enum Reply {
 pub struct HeadReply {
     /// Headers to set, overwriting; names in lower case.
     pub set: Vec<(&'static str, String)>,
+    /// The same, with names that the configuration gives.
+    pub set_named: Vec<(Arc<str>, String)>,
     /// Headers to remove.
     pub remove: Vec<&'static str>,
     /// Whether the gateway shall choose its route anew.

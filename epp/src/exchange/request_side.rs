@@ -25,6 +25,9 @@ impl Exchange {
             Ok(read) => read,
             Err(refusal) => return self.refuse(&refusal, out),
         };
+        if let Err(refusal) = self.read_wanted(head) {
+            return self.refuse(&refusal, out);
+        }
         // An upload to a path of no known API, say: nothing in it is read, so nothing waits for its end.
         let unread = read.open_ended || (read.route == Route::Unknown && !read.json && !self.settings.unknown_as_completions);
         // In these modes the body comes only once the head is answered.
@@ -113,8 +116,9 @@ impl Exchange {
         };
         let (edited, model_back) = self.rename(&wait, pick.target_model.as_ref(), out);
         let streaming = matches!(&wait, Wait::Whole(body) | Wait::Buffered(body) if body.streaming);
-        self.picked = Some(Picked { endpoints: pick.endpoints, ticket: pick.ticket, model_back, streaming });
-        let head = self.head_reply(destination, &wait, edited.as_ref());
+        let Pick { endpoints, ticket, response_headers, .. } = pick;
+        self.picked = Some(Picked { endpoints, ticket, model_back, streaming, response_headers });
+        let head = self.head_reply(destination, pick.request_headers, &wait, edited.as_ref());
         self.send_on(wait, head, edited, out);
         if std::mem::take(&mut self.trailers) {
             out.push(Action::Reply(Reply::RequestTrailers));
@@ -205,6 +209,8 @@ impl Exchange {
             streaming: body.is_some_and(|body| body.streaming),
             subset: self.subset.clone(),
             test_selection: head.test_selection.clone(),
+            headers: std::mem::take(&mut self.headers),
+            max_output_tokens: body.and_then(|body| body.max_output_tokens),
         })));
         self.request = RequestState::Waiting(wait);
     }
@@ -231,7 +237,13 @@ impl Exchange {
         }
     }
 
-    fn head_reply(&self, destination: String, wait: &Wait, edited: Option<&Bytes>) -> HeadReply {
+    fn head_reply(
+        &self,
+        destination: String,
+        headers: Vec<(&'static str, Option<String>)>,
+        wait: &Wait,
+        edited: Option<&Bytes>,
+    ) -> HeadReply {
         let mut set = vec![(DESTINATION, destination.clone())];
         let mut remove = Vec::new();
         if let Some((head, _)) = &self.head {
@@ -242,11 +254,17 @@ impl Exchange {
                 remove.clone_from(&head.control);
             }
         }
+        for (name, value) in headers {
+            match value {
+                Some(value) => set.push((name, value)),
+                None => remove.push(name),
+            }
+        }
         if let Some(edited) = edited {
             set.push(("content-length", edited.len().to_string()));
         }
         let clear_route_cache = self.settings.clear_route_cache;
-        HeadReply { set, remove, clear_route_cache, metadata: Some(PickMetadata(destination)) }
+        HeadReply { set, remove, clear_route_cache, metadata: Some(PickMetadata(destination)), ..HeadReply::default() }
     }
 
     /// A piece of a body that is not looked into.

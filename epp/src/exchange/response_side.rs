@@ -52,6 +52,7 @@ impl Exchange {
             set.push((VERIFIER, told.to_owned()));
         }
         self.note_served(&served, upstream, out);
+        let set_named = self.picked.as_mut().map(|picked| std::mem::take(&mut picked.response_headers)).unwrap_or_default();
         let mut body = ResponseBody::new(Framing::Opaque, None);
         let mut remove = Vec::new();
         if let Some(picked) = &mut self.picked {
@@ -69,7 +70,7 @@ impl Exchange {
             body = ResponseBody::new(framing, model_back);
         }
         self.response = ResponseState::Following(Box::new(body));
-        out.push(Action::Reply(Reply::ResponseHeaders(HeadReply { set, remove, ..HeadReply::default() })));
+        out.push(Action::Reply(Reply::ResponseHeaders(HeadReply { set, set_named, remove, ..HeadReply::default() })));
         if head.end {
             self.completed(now);
         }
@@ -154,6 +155,10 @@ impl Exchange {
             Ok(endpoint) => {
                 if !picked.endpoints.contains(&endpoint) {
                     out.push(Action::Note(Note::ServedElsewhere));
+                }
+                if picked.endpoints.first() != Some(&endpoint) {
+                    // They speak of the one that was passed over.
+                    picked.response_headers.clear();
                 }
                 picked.ticket.served_by(endpoint);
             }

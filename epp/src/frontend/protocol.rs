@@ -1,5 +1,7 @@
 //! Between ext_proc's messages on the wire and those of an exchange. Nothing else knows the wire's types.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption, Metadata};
@@ -117,7 +119,7 @@ fn headers_response(reply: HeadReply, metadata: &mut Option<PickMetadata>) -> He
 fn common(reply: HeadReply, metadata: &mut Option<PickMetadata>) -> CommonResponse {
     *metadata = reply.metadata;
     CommonResponse {
-        header_mutation: mutation(reply.set, reply.remove),
+        header_mutation: mutation(reply.set, reply.set_named, reply.remove),
         clear_route_cache: reply.clear_route_cache,
         ..CommonResponse::default()
     }
@@ -139,12 +141,18 @@ fn streamed(body: Bytes, end_of_stream: bool) -> Mutation {
     Mutation::StreamedResponse(StreamedBodyResponse { body: body.into(), end_of_stream, ..StreamedBodyResponse::default() })
 }
 
-fn mutation(set: Vec<(&'static str, String)>, remove: Vec<&'static str>) -> Option<HeaderMutation> {
-    if set.is_empty() && remove.is_empty() {
+fn mutation(
+    set: Vec<(&'static str, String)>,
+    set_named: Vec<(Arc<str>, String)>,
+    remove: Vec<&'static str>,
+) -> Option<HeaderMutation> {
+    if set.is_empty() && set_named.is_empty() && remove.is_empty() {
         return None;
     }
-    let set_headers = set.into_iter().map(|(key, value)| HeaderValueOption {
-        header: Some(HeaderValue { key: key.to_owned(), raw_value: value.into_bytes(), ..HeaderValue::default() }),
+    let set = set.into_iter().map(|(key, value)| (key.to_owned(), value));
+    let set = set.chain(set_named.into_iter().map(|(key, value)| ((*key).to_owned(), value)));
+    let set_headers = set.map(|(key, value)| HeaderValueOption {
+        header: Some(HeaderValue { key, raw_value: value.into_bytes(), ..HeaderValue::default() }),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
         ..HeaderValueOption::default()
     });
@@ -160,7 +168,7 @@ fn pick(metadata: PickMetadata) -> Struct {
 fn immediate(reply: Immediate) -> ImmediateResponse {
     ImmediateResponse {
         status: Some(HttpStatus { code: reply.status.into() }),
-        headers: mutation(reply.headers, Vec::new()),
+        headers: mutation(reply.headers, Vec::new(), Vec::new()),
         body: reply.body.into_bytes(),
         details: reply.details.to_owned(),
         ..ImmediateResponse::default()

@@ -115,7 +115,7 @@ impl Frontend {
             let mut random = shared.random.lock().unwrap_or_else(PoisonError::into_inner);
             u128::from(random.next_u64()) << 64 | u128::from(random.next_u64())
         };
-        let exchange = Exchange::new(Arc::clone(&shared.settings), &shared.budget, random);
+        let exchange = Exchange::new(Arc::clone(&shared.settings), &shared.budget, random).wanting(shared.director.headers());
         let director = Arc::clone(&shared.director);
         Ok(Session::new(inbound, exchange, director, shared.metrics.clone(), shared.leaving.clone(), open))
     }

@@ -71,7 +71,13 @@ impl Director for Gated {
             self.seen.lock().unwrap().push(format!("{:?} {:?}", request.api, request.model));
             assert_ne!(request.model.as_deref(), Some("panic"), "as asked for");
             open.wait_for(|open| *open).await.unwrap();
-            Ok(Pick { endpoints: vec![([10, 0, 0, 1], 8000).into()], target_model: None, ticket: Box::new(held) })
+            Ok(Pick {
+                endpoints: vec![([10, 0, 0, 1], 8000).into()],
+                target_model: None,
+                request_headers: Vec::new(),
+                response_headers: Vec::new(),
+                ticket: Box::new(held),
+            })
         })
     }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -26,7 +27,10 @@ pub use models::ModelMetrics;
 use models::Models;
 
 use crate::inference::Code;
-use crate::scheduling::{Evidence, ExtensionPoint, Observer, PluginName, SchedulingConfig};
+use crate::scheduling::{Evidence, ExtensionPoint, Observer, PluginName, Profile, SchedulingConfig};
+
+/// Plugins of the configuration, each with its histogram.
+type KnownPlugins = Vec<(ExtensionPoint, PluginName, Histogram)>;
 
 /// A family of histograms.
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -36,6 +40,14 @@ struct PluginLabels {
     extension_point: &'static str,
     plugin_type: &'static str,
     plugin_name: Arc<str>,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct DisaggregationLabels {
+    plugin_name: Arc<str>,
+    plugin_type: &'static str,
+    model_name: Arc<str>,
+    decision_type: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -73,7 +85,8 @@ pub struct EppMetrics {
     scheduling: Histogram,
     plugins: Histograms<PluginLabels>,
     /// Those of the configuration: a family looks each up behind a lock.
-    known_plugins: Arc<[(ExtensionPoint, PluginName, Histogram)]>,
+    known_plugins: Arc<ArcSwap<KnownPlugins>>,
+    disaggregations: Family<DisaggregationLabels, Counter>,
     rewrites: Family<RewriteLabels, Counter>,
     saturations: Family<PoolLabels, Gauge<f64, AtomicU64>>,
     /// The label set of the pool in `saturations`.
@@ -94,18 +107,13 @@ impl EppMetrics {
     /// `commit` and `build_ref` say which build runs.
     pub fn register(registry: &mut Registry, pool: &str, config: &SchedulingConfig, commit: &str, build_ref: &str) -> Self {
         let plugins: Histograms<PluginLabels> = Family::new_with_constructor(|| Histogram::new(buckets::SHORT));
-        let known_plugins = plugins_of(config)
-            .map(|(point, plugin)| {
-                let histogram = plugins.get_or_create_owned(&plugin_labels(point, &plugin));
-                (point, plugin, histogram)
-            })
-            .collect();
         let metrics = Self {
             models: Arc::new(Models::register(registry)),
             attempts: Family::default(),
             scheduling: Histogram::new(buckets::SHORT),
             plugins,
-            known_plugins,
+            known_plugins: Arc::default(),
+            disaggregations: Family::default(),
             rewrites: Family::default(),
             saturations: Family::default(),
             pool: PoolLabels { inference_pool: pool.into() },
@@ -119,6 +127,7 @@ impl EppMetrics {
             unroutable: Gauge::default(),
             unknown_served: Counter::default(),
         };
+        metrics.configure_plugins(config);
         metrics.register_upstream(registry, commit, build_ref);
         metrics.register_own(registry);
         metrics
@@ -132,6 +141,15 @@ impl EppMetrics {
     /// Makes `names` all the model names that always have series of their own.
     pub fn configure_models<'a>(&self, names: impl Iterator<Item = &'a Arc<str>>) {
         self.models.configure(names.cloned().collect());
+    }
+
+    /// Makes those of `config` all the plugins that are looked up quickly.
+    pub fn configure_plugins(&self, config: &SchedulingConfig) {
+        let known = plugins_of(config).map(|(point, plugin)| {
+            let histogram = self.plugins.get_or_create_owned(&plugin_labels(point, &plugin));
+            (point, plugin, histogram)
+        });
+        self.known_plugins.store(Arc::new(known.collect()));
     }
 
     /// The attempts of one endpoint, which go from the page when this is dropped.
@@ -153,6 +171,17 @@ impl EppMetrics {
     pub(crate) fn rewritten(&self, rewrite: &Arc<str>, model: &ModelMetrics) {
         let (model_name, target_model) = (model.model().clone(), model.target().clone());
         self.rewrites.get_or_create(&RewriteLabels { model_rewrite_name: rewrite.clone(), model_name, target_model }).inc();
+    }
+
+    /// The stages of a request for `model` are apart so, by the profile handler `plugin`; the model's name is one of a bounded number.
+    pub(crate) fn disaggregated(&self, plugin: &PluginName, model: &ModelMetrics, decision: &'static str) {
+        let labels = DisaggregationLabels {
+            plugin_name: plugin.name.clone(),
+            plugin_type: plugin.kind,
+            model_name: model.target().clone(),
+            decision_type: decision,
+        };
+        self.disaggregations.get_or_create(&labels).inc();
     }
 
     /// How full the pool is; none where nobody can say: the series goes.
@@ -197,6 +226,8 @@ impl EppMetrics {
         registry.register("inference_extension_prefix_indexer_hit_bytes", help, self.prefix_bytes.clone());
         let help = "[ALPHA] Requests whose model an InferenceModelRewrite replaced";
         registry.register("inference_extension_model_rewrite_decisions", help, self.rewrites.clone());
+        let help = "[ALPHA] Requests by which of their stages have servers of their own";
+        registry.register("llm_d_epp_disagg_decision", help, self.disaggregations.clone());
         let help = "[ALPHA] How full the endpoints of a pool are, as requests find them: 1 is full";
         registry.register("inference_extension_flow_control_pool_saturation", help, self.saturations.clone());
         let info = Family::<[(&'static str, String); 2], Gauge>::default();
@@ -224,7 +255,8 @@ impl EppMetrics {
 
 impl Observer for EppMetrics {
     fn plugin_ran(&self, point: ExtensionPoint, plugin: &PluginName, took: Duration) {
-        let known = self.known_plugins.iter().find(|(at, known, _)| *at == point && Arc::ptr_eq(&known.name, &plugin.name));
+        let known = self.known_plugins.load();
+        let known = known.iter().find(|(at, known, _)| *at == point && Arc::ptr_eq(&known.name, &plugin.name));
         match known {
             Some((_, _, histogram)) => histogram.observe(took.as_secs_f64()),
             None => self.plugins.get_or_create(&plugin_labels(point, plugin)).observe(took.as_secs_f64()),
@@ -237,8 +269,12 @@ fn plugin_labels(point: ExtensionPoint, plugin: &PluginName) -> PluginLabels {
 }
 
 fn plugins_of(config: &SchedulingConfig) -> impl Iterator<Item = (ExtensionPoint, PluginName)> {
-    let profile = &config.profile;
-    let filters = profile.filters.iter().map(|filter| (ExtensionPoint::Filter, filter.name.clone()));
-    let scorers = profile.scorers.iter().map(|weighted| (ExtensionPoint::Scorer, weighted.scorer.name.clone()));
-    filters.chain(scorers).chain([(ExtensionPoint::Picker, profile.picker.name.clone())])
+    let of_profile = |profile: &Profile| {
+        let filters = profile.filters.iter().map(|filter| (ExtensionPoint::Filter, filter.name.clone()));
+        let scorers = profile.scorers.iter().map(|weighted| (ExtensionPoint::Scorer, weighted.scorer.name.clone()));
+        filters.chain(scorers).chain([(ExtensionPoint::Picker, profile.picker.name.clone())]).collect::<Vec<_>>()
+    };
+    let admitters = config.admitters.iter().map(|admitter| (ExtensionPoint::Admit, admitter.name.clone()));
+    let learners = config.learners.iter().map(|learner| (ExtensionPoint::PreRequest, learner.name.clone()));
+    config.profiles.iter().flat_map(of_profile).chain(admitters).chain(learners)
 }

@@ -32,6 +32,8 @@ pub struct RequestBody {
     pub cache_salt: Option<Arc<str>>,
     /// `"stream": true`
     pub streaming: bool,
+    /// `max_completion_tokens`, `max_output_tokens` or `max_tokens`: the most that is to be generated.
+    pub max_output_tokens: Option<u64>,
     /// Where the model's value lies, quotes included.
     model_at: Option<Range<usize>>,
 }
@@ -53,6 +55,12 @@ struct Fields<'a> {
     stream: Option<&'a RawValue>,
     #[serde(borrow)]
     cache_salt: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_completion_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_output_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_tokens: Option<&'a RawValue>,
 }
 
 impl RequestBody {
@@ -87,6 +95,7 @@ impl RequestBody {
             prefix: prefix.map(|raw| bytes.slice(within(raw))).unwrap_or_default(),
             cache_salt: fields.cache_salt.and_then(|raw| string(raw, MAX_SALT)),
             streaming: fields.stream.is_some_and(|raw| raw.get() == "true"),
+            max_output_tokens: fields.most_output(),
             model_at: model.as_ref().and(fields.model).map(within),
             model,
             bytes: bytes.clone(),
@@ -95,7 +104,16 @@ impl RequestBody {
 
     /// A body that is not looked into.
     pub fn opaque(bytes: Bytes) -> Self {
-        Self { bytes, api: Api::Other, model: None, prefix: Bytes::new(), cache_salt: None, streaming: false, model_at: None }
+        Self {
+            bytes,
+            api: Api::Other,
+            model: None,
+            prefix: Bytes::new(),
+            cache_salt: None,
+            streaming: false,
+            max_output_tokens: None,
+            model_at: None,
+        }
     }
 
     /// The same body, naming `model` instead; every other byte stays. Nothing if there is no model to replace.
@@ -113,7 +131,7 @@ impl RequestBody {
 
 fn parse(bytes: &[u8]) -> Result<Fields<'_>, String> {
     let text = str::from_utf8(bytes).map_err(|error| format!("the body is not UTF-8 text at byte {}", error.valid_up_to()))?;
-    // A list of seven would be read as the seven fields.
+    // A list would be read as the fields in their order.
     if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
         return match serde_json::from_str::<&RawValue>(text) {
             Ok(_) => Err("the body is not a JSON object".into()),
@@ -139,6 +157,12 @@ fn list(raw: &RawValue) -> Option<&str> {
 }
 
 impl<'a> Fields<'a> {
+    /// The most that is to be generated, where it is said as a whole number.
+    fn most_output(&self) -> Option<u64> {
+        let said = [self.max_completion_tokens, self.max_output_tokens, self.max_tokens];
+        said.into_iter().flatten().find_map(|raw| raw.get().parse().ok())
+    }
+
     /// Which API a body is for whose path is unknown.
     fn shape(&self) -> Api {
         if self.messages.is_some() {

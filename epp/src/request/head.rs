@@ -74,6 +74,20 @@ impl RequestHead {
     }
 }
 
+/// Those of `names`, in lower case, that came.
+///
+/// # Errors
+/// 400 for a value that is no text or too long.
+pub(crate) fn named(head: &Head, names: &[Arc<str>]) -> Result<Vec<(Arc<str>, Arc<str>)>, Refusal> {
+    let mut found = Vec::new();
+    for name in names {
+        if let Some(value) = text(head, name)? {
+            found.push((name.clone(), value));
+        }
+    }
+    Ok(found)
+}
+
 fn either(head: &Head, names: [&'static str; 2]) -> Result<Option<Arc<str>>, Refusal> {
     match text(head, names[0])? {
         Some(value) => Ok(Some(value)),
@@ -82,7 +96,7 @@ fn either(head: &Head, names: [&'static str; 2]) -> Result<Option<Arc<str>>, Ref
 }
 
 /// A header's value; an empty one is none.
-fn text(head: &Head, name: &'static str) -> Result<Option<Arc<str>>, Refusal> {
+fn text(head: &Head, name: &str) -> Result<Option<Arc<str>>, Refusal> {
     let Some(value) = head.get(name).map(<[u8]>::trim_ascii).filter(|value| !value.is_empty()) else {
         return Ok(None);
     };

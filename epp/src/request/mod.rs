@@ -15,6 +15,7 @@ mod tests;
 
 pub use body::RequestBody;
 pub use head::RequestHead;
+pub(crate) use head::named;
 pub use path::Route;
 pub(crate) use refusals::{bad_request, buffers_full, out_of_order, shutting_down, too_large};
 pub use subset::subset_of;

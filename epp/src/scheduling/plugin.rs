@@ -1,5 +1,7 @@
-//! The kinds of plugin. Each is one small trait; how to add one is in `docs/plugins.md`.
+//! The kinds of plugin. Each is one small trait; how to add one is in `docs/plugins.md`. The one that says which profiles run is in
+//! [`super::handlers`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +9,12 @@ use std::time::Duration;
 use rand::Rng;
 
 use super::candidate::{Candidate, SchedulingRequest};
+use super::handlers::Placement;
 
 /// Takes endpoints away that must not have the request.
 pub trait Filter: fmt::Debug + Send + Sync {
     /// Removes candidates. What is left keeps its order unless the filter means an order.
-    fn filter(&self, request: &SchedulingRequest<'_>, candidates: &mut Vec<Candidate<'_>>);
+    fn filter(&self, request: &SchedulingRequest<'_>, candidates: &mut Vec<Candidate<'_>>, rng: &mut dyn Rng);
 }
 
 /// Says how well each endpoint suits the request.
@@ -32,6 +35,33 @@ pub trait Picker: fmt::Debug + Send + Sync {
     fn pick(&self, totals: &[f64], most: usize, rng: &mut dyn Rng, picked: &mut Vec<usize>);
 }
 
+/// Says whether a request is to be placed at all, before anything else is asked.
+pub trait Admitter: fmt::Debug + Send + Sync {
+    /// Refuses the request by saying why.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    fn admit(&self, request: &SchedulingRequest<'_>, candidates: &[Candidate<'_>], rng: &mut dyn Rng) -> Result<(), String>;
+}
+
+/// Says whether a stage of a request is worth an endpoint of its own.
+pub trait Decider: fmt::Debug + Send + Sync {
+    /// Whether it is, where `decode` was chosen to generate; none where that is not chosen yet.
+    fn disaggregates(&self, request: &SchedulingRequest<'_>, decode: Option<&Candidate<'_>>) -> bool;
+}
+
+/// Learns where requests go.
+pub trait Learner: fmt::Debug + Send + Sync {
+    /// `request` goes there. What the response is to say besides is added to `response_headers`: name in lower case, value.
+    fn placed(&self, request: &SchedulingRequest<'_>, placement: &Placement<'_>, response_headers: &mut Vec<(Arc<str>, String)>);
+}
+
+/// Reads an endpoint's labels for a plugin, once whenever the endpoints change, so that no request looks labels up.
+pub trait LabelFact: fmt::Debug + Send + Sync {
+    /// What the plugin wants to know: [`Candidate::facts`] has it at the position that the plugin was given.
+    fn of(&self, labels: &BTreeMap<String, String>) -> u64;
+}
+
 /// Where a plugin is called: the label `extension_point` of its metric.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum ExtensionPoint {
@@ -41,8 +71,8 @@ pub enum ExtensionPoint {
     Scorer,
     /// A picker.
     Picker,
-    /// What prepares data before the profile runs.
-    PrepareData,
+    /// An admitter.
+    Admit,
     /// What learns of the choice.
     PreRequest,
 }
@@ -54,7 +84,7 @@ impl ExtensionPoint {
             Self::Filter => "Filter",
             Self::Scorer => "Scorer",
             Self::Picker => "Picker",
-            Self::PrepareData => "PrepareData",
+            Self::Admit => "AdmitRequest",
             Self::PreRequest => "PreRequest",
         }
     }

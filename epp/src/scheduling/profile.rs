@@ -3,6 +3,7 @@
 //! Endpoints whose load is known and those whose load is not are never weighed against each other: the known go first. A small
 //! share of requests goes to an unknown one nevertheless, so that a server without readable metrics is not idle for ever.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use rand::{Rng, RngExt};
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 
 use super::candidate::{Candidate, SchedulingRequest};
 use super::plugin::{ExtensionPoint, Filter, Observer, Picker, PluginName, Scorer};
+use super::scratch::Buffers;
 
 /// A plugin with its name.
 #[derive(Debug)]
@@ -61,7 +63,8 @@ pub struct Cycle<'a> {
 }
 
 impl Cycle<'_> {
-    fn timed<T>(&mut self, point: ExtensionPoint, plugin: &PluginName, run: impl FnOnce(&mut dyn Rng) -> T) -> T {
+    /// Calls `run`, and tells how long it took.
+    pub fn timed<T>(&mut self, point: ExtensionPoint, plugin: &PluginName, run: impl FnOnce(&mut dyn Rng) -> T) -> T {
         let start = (self.clock)();
         let result = run(self.rng);
         self.observer.plugin_ran(point, plugin, (self.clock)().saturating_duration_since(start));
@@ -70,10 +73,10 @@ impl Cycle<'_> {
 }
 
 /// What a run chose.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Selected {
-    /// [`Candidate::index`] of the chosen, best first; empty only if filters left nothing.
-    pub indices: Vec<usize>,
+#[derive(Clone, Debug, Default)]
+pub struct Selected<'a> {
+    /// The chosen, best first; empty only if filters left nothing.
+    pub endpoints: Vec<Candidate<'a>>,
     /// Whether the first is an unknown one that was chosen though known ones exist.
     pub explored: bool,
     /// The filter that left nothing.
@@ -81,58 +84,81 @@ pub struct Selected {
 }
 
 impl Profile {
-    /// Chooses among `candidates`. Nothing only where there are none, or a filter leaves none.
-    pub fn run(&self, request: &SchedulingRequest<'_>, mut candidates: Vec<Candidate<'_>>, mut cycle: Cycle<'_>) -> Selected {
+    /// Chooses among `candidates`, which are left in any state. Nothing only where there are none, or a filter leaves none.
+    pub fn run<'a>(
+        &self,
+        request: &SchedulingRequest<'_>,
+        candidates: &mut Vec<Candidate<'a>>,
+        buffers: &mut Buffers,
+        cycle: &mut Cycle<'_>,
+    ) -> Selected<'a> {
         for Named { name, plugin } in &self.filters {
             if candidates.is_empty() {
                 break;
             }
-            cycle.timed(ExtensionPoint::Filter, name, |_| plugin.filter(request, &mut candidates));
+            cycle.timed(ExtensionPoint::Filter, name, |rng| plugin.filter(request, candidates, rng));
             if candidates.is_empty() {
                 return Selected { emptied_by: Some(name.name.clone()), ..Selected::default() };
             }
         }
         let most = self.picker.plugin.most().max(1);
-        let unknown: Vec<_> = candidates.iter().filter(|one| one.load.is_none()).map(|one| (one.in_flight, one.index)).collect();
-        candidates.retain(|one| one.load.is_some());
+        let (known, unknown) = known_first(candidates);
         let explored =
-            !candidates.is_empty() && !unknown.is_empty() && self.exploration > 0.0 && cycle.rng.random::<f64>() < self.exploration;
+            !known.is_empty() && !unknown.is_empty() && self.exploration > 0.0 && cycle.rng.random::<f64>() < self.exploration;
         let mut selected = Selected { explored, ..Selected::default() };
         if explored {
-            selected.indices.extend(least_in_flight(unknown.clone(), 1, cycle.rng));
+            least_in_flight(unknown, 1, cycle.rng, &mut selected.endpoints);
         }
-        let wanted = most - selected.indices.len();
-        if wanted > 0 && !candidates.is_empty() {
-            self.pick_known(request, &candidates, wanted, &mut cycle, &mut selected.indices);
+        let wanted = most - selected.endpoints.len();
+        if wanted > 0 && !known.is_empty() {
+            self.pick_known(request, known, wanted, buffers, cycle, &mut selected.endpoints);
         }
-        let missing = most.saturating_sub(selected.indices.len());
-        if missing > 0 && !unknown.is_empty() {
-            let others = unknown.into_iter().filter(|(_, index)| !selected.indices.contains(index)).collect();
-            selected.indices.extend(least_in_flight(others, missing, cycle.rng));
+        let missing = most.saturating_sub(selected.endpoints.len());
+        // Who was explored is the first of them.
+        let others = unknown.get_mut(usize::from(explored)..).unwrap_or_default();
+        if missing > 0 && !others.is_empty() {
+            least_in_flight(others, missing, cycle.rng, &mut selected.endpoints);
         }
         selected
     }
 
-    fn pick_known(
+    fn pick_known<'a>(
         &self,
         request: &SchedulingRequest<'_>,
-        candidates: &[Candidate<'_>],
+        candidates: &[Candidate<'a>],
         most: usize,
+        buffers: &mut Buffers,
         cycle: &mut Cycle<'_>,
-        indices: &mut Vec<usize>,
+        chosen: &mut Vec<Candidate<'a>>,
     ) {
-        let mut totals = vec![0.0; candidates.len()];
-        let mut scores = vec![None; candidates.len()];
+        let Buffers { totals, scores, picked } = buffers;
+        totals.clear();
+        totals.resize(candidates.len(), 0.0);
         for Weighted { scorer: Named { name, plugin }, weight } in &self.scorers {
-            scores.fill(None);
-            cycle.timed(ExtensionPoint::Scorer, name, |_| plugin.score(request, candidates, &mut scores));
-            add_weighted(&mut totals, &scores, *weight);
+            scores.clear();
+            scores.resize(candidates.len(), None);
+            cycle.timed(ExtensionPoint::Scorer, name, |_| plugin.score(request, candidates, scores));
+            add_weighted(totals, scores, *weight);
         }
-        let mut picked = Vec::with_capacity(most.min(candidates.len()));
+        picked.clear();
         let Named { name, plugin } = &self.picker;
-        cycle.timed(ExtensionPoint::Picker, name, |rng| plugin.pick(&totals, most, rng, &mut picked));
-        indices.extend(picked.iter().filter_map(|position| candidates.get(*position)).map(|candidate| candidate.index));
+        cycle.timed(ExtensionPoint::Picker, name, |rng| plugin.pick(totals, most, rng, picked));
+        chosen.extend(picked.iter().filter_map(|position| candidates.get(*position)));
     }
+}
+
+/// The known ones, in their order, and the others.
+fn known_first<'all, 'a>(candidates: &'all mut [Candidate<'a>]) -> (&'all mut [Candidate<'a>], &'all mut [Candidate<'a>]) {
+    let mut known = 0;
+    for position in 0..candidates.len() {
+        if candidates[position].load.is_some() {
+            if position != known {
+                candidates.swap(position, known);
+            }
+            known += 1;
+        }
+    }
+    candidates.split_at_mut(known)
 }
 
 /// Adds `weight` times each score, held within 0 and 1. Who has none gets the lowest there is.
@@ -144,12 +170,27 @@ fn add_weighted(totals: &mut [f64], scores: &[Option<f64>], weight: f64) {
     }
 }
 
-/// Up to `most` of (requests in flight, index), the least busy first, ties in any order.
-fn least_in_flight(mut endpoints: Vec<(u64, usize)>, most: usize, rng: &mut dyn Rng) -> impl Iterator<Item = usize> {
-    use rand::seq::SliceRandom;
-    endpoints.shuffle(rng);
-    endpoints.sort_by_key(|(in_flight, _)| *in_flight);
-    endpoints.into_iter().take(most).map(|(_, index)| index)
+/// Appends up to `most` of `endpoints`, the least busy first, ties in any order, and puts them to the front.
+fn least_in_flight<'a>(endpoints: &mut [Candidate<'a>], most: usize, rng: &mut dyn Rng, chosen: &mut Vec<Candidate<'a>>) {
+    for front in 0..most.min(endpoints.len()) {
+        let mut best = front;
+        let mut equals = 1_u32;
+        for position in front + 1..endpoints.len() {
+            match endpoints[position].in_flight.cmp(&endpoints[best].in_flight) {
+                Ordering::Less => (best, equals) = (position, 1),
+                // Each further equal takes the place of the one before with probability 1/n.
+                Ordering::Equal => {
+                    equals += 1;
+                    if rng.random_range(0..equals) == 0 {
+                        best = position;
+                    }
+                }
+                Ordering::Greater => {}
+            }
+        }
+        endpoints.swap(front, best);
+        chosen.push(endpoints[front]);
+    }
 }
 
 #[cfg(test)]

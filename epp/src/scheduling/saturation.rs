@@ -5,6 +5,7 @@ use std::time::Duration;
 use weir_datastore::Thresholds;
 
 use super::candidate::Candidate;
+use super::config::Parameters;
 
 /// How full the endpoints are that may take a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,13 +42,29 @@ pub enum SaturationDetector {
         /// As a filter: the share by which the thresholds may be exceeded.
         headroom: f64,
     },
-    /// `concurrency-detector`: by the requests that this picker has in flight.
+    /// `concurrency-detector`: by what this picker has in flight.
     Concurrency {
+        /// Whether requests count, their tokens, or both.
+        mode: ConcurrencyMode,
         /// Requests in flight at which an endpoint is full.
-        most: u64,
+        most_requests: u64,
+        /// Tokens in flight at which an endpoint is full.
+        most_tokens: u64,
         /// As a filter: the share by which that may be exceeded.
         headroom: f64,
     },
+}
+
+/// What of the requests in flight counts.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ConcurrencyMode {
+    /// How many they are, over all endpoints.
+    #[default]
+    Requests,
+    /// Their tokens, over all endpoints.
+    Tokens,
+    /// Whichever is the fuller, endpoint by endpoint.
+    Hybrid,
 }
 
 impl Default for SaturationDetector {
@@ -70,10 +87,16 @@ impl SaturationDetector {
                     .fold((0.0, 0.0), |(sum, count), fullness| (sum + fullness, count + 1.0));
                 if count > 0.0 { CandidateSaturation::Known(sum / count) } else { CandidateSaturation::Unknown }
             }
-            Self::Concurrency { most, .. } => {
-                let in_flight: u64 = candidates.iter().map(|candidate| candidate.in_flight).sum();
-                let capacity = most.saturating_mul(candidates.len() as u64);
-                CandidateSaturation::Known(if capacity == 0 { 1.0 } else { in_flight as f64 / capacity as f64 })
+            Self::Concurrency { mode, most_requests, most_tokens, .. } => {
+                let count = candidates.len() as u64;
+                let sum = |of: fn(&Candidate<'_>) -> u64| candidates.iter().map(of).fold(0, u64::saturating_add);
+                CandidateSaturation::Known(match mode {
+                    ConcurrencyMode::Requests => ratio(sum(|one| one.in_flight), most_requests.saturating_mul(count)),
+                    ConcurrencyMode::Tokens => ratio(sum(|one| one.tokens_in_flight), most_tokens.saturating_mul(count)),
+                    ConcurrencyMode::Hybrid => {
+                        candidates.iter().filter_map(|one| self.fullness(one)).sum::<f64>() / candidates.len() as f64
+                    }
+                })
             }
         }
     }
@@ -88,15 +111,64 @@ impl SaturationDetector {
                     fullness => fullness,
                 }
             }
-            Self::Concurrency { most, .. } => Some(candidate.in_flight as f64 / *most as f64),
+            Self::Concurrency { mode, most_requests, most_tokens, .. } => {
+                let requests = ratio(candidate.in_flight, *most_requests);
+                let tokens = ratio(candidate.tokens_in_flight, *most_tokens);
+                Some(match mode {
+                    ConcurrencyMode::Requests => requests,
+                    ConcurrencyMode::Tokens => tokens,
+                    ConcurrencyMode::Hybrid => requests.max(tokens),
+                })
+            }
         }
     }
 
     /// Whether `candidate` is full beyond the headroom. An endpoint nobody can say of counts as full, as upstream's filter has it.
     pub(super) fn is_full(&self, candidate: &Candidate<'_>) -> bool {
-        let (Self::Utilization { headroom, .. } | Self::Concurrency { headroom, .. }) = self;
-        self.fullness(candidate).is_none_or(|fullness| fullness >= 1.0 + headroom)
+        match self {
+            Self::Utilization { headroom, .. } => self.fullness(candidate).is_none_or(|fullness| fullness >= 1.0 + headroom),
+            // Limits are whole requests and tokens, as upstream's.
+            Self::Concurrency { mode, most_requests, most_tokens, headroom } => {
+                let within = |in_flight: u64, most: u64| in_flight < (most as f64 * (1.0 + headroom)) as u64;
+                let requests = *mode == ConcurrencyMode::Tokens || within(candidate.in_flight, *most_requests);
+                let tokens = *mode == ConcurrencyMode::Requests || within(candidate.tokens_in_flight, *most_tokens);
+                !(requests && tokens)
+            }
+        }
     }
+
+    pub(super) fn read_utilization(parameters: &mut Parameters<'_, '_>) -> Self {
+        let Thresholds { queue, kv_cache_utilization } = Thresholds::default();
+        let queue = parameters.real("queueDepthThreshold", queue, |number| number > 0.0, "a number above 0");
+        let within = |number: f64| number > 0.0 && number <= 1.0;
+        let cache = parameters.real("kvCacheUtilThreshold", kv_cache_utilization, within, "a number above 0, at most 1");
+        Self::Utilization {
+            thresholds: Thresholds { queue, kv_cache_utilization: cache },
+            page_age: parameters.duration("metricsStalenessThreshold"),
+            headroom: headroom(parameters),
+        }
+    }
+
+    pub(super) fn read_concurrency(parameters: &mut Parameters<'_, '_>) -> Self {
+        let modes =
+            [("requests", ConcurrencyMode::Requests), ("tokens", ConcurrencyMode::Tokens), ("hybrid", ConcurrencyMode::Hybrid)];
+        parameters.producer("inFlightLoadProducerName", "inflight-load-producer");
+        Self::Concurrency {
+            mode: parameters.choice("concurrencyMode", ConcurrencyMode::Requests, &modes),
+            most_requests: parameters.whole("maxConcurrency", 100, 1..=1_000_000) as u64,
+            most_tokens: parameters.whole("maxTokenConcurrency", 1_000_000, 1..=1 << 40) as u64,
+            headroom: headroom(parameters),
+        }
+    }
+}
+
+/// What is in flight by what may be; no room is full.
+fn ratio(in_flight: u64, room: u64) -> f64 {
+    if room == 0 { 1.0 } else { in_flight as f64 / room as f64 }
+}
+
+fn headroom(parameters: &mut Parameters<'_, '_>) -> f64 {
+    parameters.real("headroom", 0.0, |number| number >= 0.0, "a number of 0 or above")
 }
 
 #[cfg(test)]
@@ -135,7 +207,17 @@ mod tests {
     fn requests_in_flight_over_all_that_may_be() {
         let mut loads = Loads::waiting(&[0.0, 0.0]);
         loads.in_flight = vec![15, 3];
-        let detector = SaturationDetector::Concurrency { most: 10, headroom: 0.0 };
-        assert_eq!(detector.saturation(&loads.candidates()), CandidateSaturation::Known(0.9));
+        loads.tokens_in_flight = vec![30, 60];
+        for (mode, expected) in [
+            // 18 of 20 requests; 90 of 200 tokens; the mean of max(1.5, .3) and max(.3, .6).
+            (ConcurrencyMode::Requests, 0.9),
+            (ConcurrencyMode::Tokens, 0.45),
+            (ConcurrencyMode::Hybrid, 1.05),
+        ] {
+            let detector = SaturationDetector::Concurrency { mode, most_requests: 10, most_tokens: 100, headroom: 0.0 };
+            let CandidateSaturation::Known(saturation) = detector.saturation(&loads.candidates()) else { unreachable!() };
+            assert!((saturation - expected).abs() < 1e-9, "{mode:?}: {saturation}");
+            assert_eq!(detector.saturation(&[]), CandidateSaturation::NoEndpoints);
+        }
     }
 }

@@ -1,23 +1,34 @@
-//! Candidates for tests.
+//! Candidates and requests for tests.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use weir_datastore::engine::Engine;
 use weir_datastore::{Combined, Counters, EndpointLoad, Unused};
 
-use super::{Candidate, Load, SchedulingRequest, Scorer};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::tokens::TokenEstimate;
+use super::{Candidate, EndpointMemory, Filter, Load, Notes, SchedulingRequest, Scorer};
 use crate::{Api, InferenceRequest, Subset};
 
 /// Endpoints 10.0.0.1:8000 and on.
 pub(crate) struct Loads {
     pub(crate) pages: Vec<EndpointLoad>,
-    pub(crate) labels: BTreeMap<String, String>,
+    /// Of each endpoint.
+    pub(crate) labels: Vec<BTreeMap<String, String>>,
+    /// Of each endpoint.
+    pub(crate) facts: Vec<Box<[u64]>>,
+    pub(crate) memories: Vec<EndpointMemory>,
+    names: Vec<Arc<str>>,
     /// Endpoints without a fresh page.
     pub(crate) unknown: Vec<usize>,
     pub(crate) unseen: Vec<i64>,
     pub(crate) in_flight: Vec<u64>,
+    pub(crate) tokens_in_flight: Vec<u64>,
     pub(crate) matched_blocks: Vec<usize>,
     pub(crate) ages: Vec<Duration>,
     pub(crate) prefix_blocks: usize,
@@ -39,10 +50,14 @@ impl Loads {
         };
         Self {
             pages: queues.iter().map(page).collect(),
-            labels: BTreeMap::new(),
+            labels: vec![BTreeMap::new(); queues.len()],
+            facts: vec![Box::default(); queues.len()],
+            memories: queues.iter().map(|_| EndpointMemory::default()).collect(),
+            names: (0..queues.len()).map(|index| format!("default/pod-{index}-rank-0").into()).collect(),
             unknown: Vec::new(),
             unseen: vec![0; queues.len()],
             in_flight: vec![0; queues.len()],
+            tokens_in_flight: vec![0; queues.len()],
             matched_blocks: vec![0; queues.len()],
             ages: vec![Duration::ZERO; queues.len()],
             prefix_blocks: 0,
@@ -58,10 +73,14 @@ impl Loads {
         (0..self.pages.len())
             .map(|index| Candidate {
                 index,
+                name: &self.names[index],
                 address: format!("10.0.0.{}:8000", index + 1).parse().unwrap(),
-                labels: &self.labels,
+                labels: &self.labels[index],
+                facts: &self.facts[index],
+                memory: &self.memories[index],
                 load: (!self.unknown.contains(&index)).then(|| load(index)),
                 in_flight: self.in_flight[index],
+                tokens_in_flight: self.tokens_in_flight[index],
                 matched_blocks: self.matched_blocks[index],
             })
             .collect()
@@ -84,15 +103,79 @@ pub(crate) fn request() -> InferenceRequest {
         streaming: false,
         subset: Subset::All,
         test_selection: None,
+        headers: Vec::new(),
+        max_output_tokens: None,
     }
 }
 
-/// What `scorer` says of `loads` for a request for `target`.
+/// A request and what is known of it beside the loads.
+pub(crate) struct Asked {
+    pub(crate) request: InferenceRequest,
+    pub(crate) priority: i32,
+    pub(crate) estimate: TokenEstimate,
+    pub(crate) block_tokens: usize,
+    pub(crate) now: Instant,
+    pub(crate) turn: u64,
+    pub(crate) peer: Option<Vec<u64>>,
+    pub(crate) notes: Notes,
+}
+
+impl Default for Asked {
+    /// A plain one, with blocks of 16 tokens.
+    fn default() -> Self {
+        Self {
+            request: request(),
+            priority: 0,
+            estimate: TokenEstimate::default(),
+            block_tokens: 16,
+            now: Instant::now(),
+            turn: 1,
+            peer: None,
+            notes: Notes::default(),
+        }
+    }
+}
+
+impl Asked {
+    /// With a header.
+    pub(crate) fn with_header(name: &str, value: &str) -> Self {
+        let mut asked = Self::default();
+        asked.request.headers.push((name.into(), value.into()));
+        asked
+    }
+
+    pub(crate) fn request(&self, loads: &Loads) -> SchedulingRequest<'_> {
+        SchedulingRequest {
+            request: &self.request,
+            target_model: Some("target"),
+            prefix_blocks: loads.prefix_blocks,
+            block_tokens: self.block_tokens,
+            priority: self.priority,
+            estimate: self.estimate,
+            now: self.now,
+            turn: self.turn,
+            peer: self.peer.as_deref(),
+            notes: &self.notes,
+        }
+    }
+
+    /// What `scorer` says of `loads`.
+    pub(crate) fn scores(&self, scorer: &dyn Scorer, loads: &Loads) -> Vec<Option<f64>> {
+        let candidates = loads.candidates();
+        let mut scores = vec![None; candidates.len()];
+        scorer.score(&self.request(loads), &candidates, &mut scores);
+        scores
+    }
+
+    /// Whom `filter` leaves.
+    pub(crate) fn left(&self, filter: &dyn Filter, loads: &Loads) -> Vec<usize> {
+        let mut candidates = loads.candidates();
+        filter.filter(&self.request(loads), &mut candidates, &mut StdRng::seed_from_u64(1));
+        candidates.iter().map(|candidate| candidate.index).collect()
+    }
+}
+
+/// What `scorer` says of `loads` for a plain request.
 pub(crate) fn scores(scorer: &dyn Scorer, loads: &Loads) -> Vec<Option<f64>> {
-    let request = request();
-    let request = SchedulingRequest { request: &request, target_model: Some("target"), prefix_blocks: loads.prefix_blocks };
-    let candidates = loads.candidates();
-    let mut scores = vec![None; candidates.len()];
-    scorer.score(&request, &candidates, &mut scores);
-    scores
+    Asked::default().scores(scorer, loads)
 }

@@ -113,6 +113,8 @@ impl Script {
         let pick = Pick {
             endpoints: endpoints.iter().map(|endpoint| endpoint.parse().unwrap()).collect(),
             target_model: target.map(Into::into),
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
             ticket: Box::new(Recorded(Arc::clone(&self.told))),
         };
         self.exchange.directed(Ok(pick), &mut self.out);

@@ -3,8 +3,12 @@
 //! Upstream's format and names (`docs/plugins.md` lists what is understood). Everything that is wrong is told at once, with line,
 //! field and the nearest name; what upstream has and weir has not is refused as such, never passed over.
 
+mod assemble;
+mod handlers;
+mod needs;
 mod parameters;
 mod problem;
+mod refused;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -12,35 +16,55 @@ mod yaml;
 
 use std::sync::Arc;
 
+pub(crate) use needs::facts_of;
+pub(in crate::scheduling) use parameters::Parameters;
 pub use problem::{ConfigError, Problem};
 
-use self::parameters::Parameters;
-use self::table::{NOT_BUILT, Part, TABLE};
+use self::assemble::{Used, Written, max_score_picker};
+use self::needs::{Needs, Place};
+use self::parameters::fields_of;
+use self::table::{Part, TABLE};
 use self::yaml::{Fields, Reading, Value, did_you_mean};
-use super::filters::SaturatedFilter;
-use super::pickers::MaxScorePicker;
-use super::plugin::{Filter, Picker, PluginName, Scorer};
+use super::handlers::SingleProfileHandler;
+use super::plugin::{Admitter, LabelFact, Learner, PluginName, Scorer};
 use super::prefix::PrefixSettings;
 use super::profile::{Named, Profile, Weighted};
 use super::saturation::SaturationDetector;
 use super::scorers::{KvCacheUtilizationScorer, PrefixCacheScorer, QueueScorer};
+use super::{ProfileHandler, TokenEstimate};
 
-/// The versions that are read: upstream's and its successor's.
-const API_VERSIONS: [&str; 2] = ["inference.networking.x-k8s.io/v1alpha1", "llm-d.ai/v1alpha1"];
+/// The versions that are read: upstream's and its successor's, whose defaults are those of its newest.
+const API_VERSIONS: [&str; 2] = ["inference.networking.x-k8s.io/v1alpha1", LLM_D];
+const LLM_D: &str = "llm-d.ai/v1alpha1";
+/// Plugins of a configuration: every request asks those of its profile.
+const MOST_PLUGINS: usize = 256;
+/// Headers that requests carry for plugins.
+const MOST_HEADERS: usize = 32;
 /// The share of requests that goes to endpoints whose load is not known, unless set otherwise.
 const EXPLORATION: f64 = 0.01;
 /// No configuration is larger.
 const MOST_BYTES: usize = 1024 * 1024;
 
 const PREFIX_SCORER: &str = "prefix-cache-scorer";
-const MAX_SCORE_PICKER: &str = "max-score-picker";
 
 /// What scheduling runs on.
 #[derive(Clone, Debug)]
 pub struct SchedulingConfig {
-    /// The one profile.
-    pub profile: Profile,
-    /// How prompts are remembered; none where no scorer of the profile asks.
+    /// Never empty.
+    pub profiles: Vec<Profile>,
+    /// Says which of them run.
+    pub handler: Named<dyn ProfileHandler>,
+    /// Asked before anything runs.
+    pub admitters: Vec<Named<dyn Admitter>>,
+    /// Told where requests go.
+    pub learners: Vec<Named<dyn Learner>>,
+    /// What is read of endpoints' labels, in the order of [`super::Candidate::facts`].
+    pub facts: Vec<Arc<dyn LabelFact>>,
+    /// Headers that requests are to carry, in lower case.
+    pub headers: Arc<[Arc<str>]>,
+    /// How many tokens a request is taken for.
+    pub tokens: TokenEstimate,
+    /// How prompts are remembered; none where no plugin asks.
     pub prefix: Option<PrefixSettings>,
     /// When a pool is full.
     pub detector: SaturationDetector,
@@ -56,16 +80,22 @@ impl Default for SchedulingConfig {
         let scorers = vec![
             scorer("queue-scorer", queue, 2.0),
             scorer("kv-cache-utilization-scorer", Arc::new(KvCacheUtilizationScorer), 2.0),
-            scorer(PREFIX_SCORER, Arc::new(PrefixCacheScorer), 3.0),
+            scorer(PREFIX_SCORER, Arc::new(PrefixCacheScorer::default()), 3.0),
         ];
         Self {
-            profile: Profile {
+            profiles: vec![Profile {
                 name: "default".into(),
                 filters: Vec::new(),
                 scorers,
                 picker: max_score_picker(),
                 exploration: EXPLORATION,
-            },
+            }],
+            handler: single_profile_handler(),
+            admitters: Vec::new(),
+            learners: Vec::new(),
+            facts: Vec::new(),
+            headers: Arc::default(),
+            tokens: TokenEstimate::default(),
             prefix: Some(PrefixSettings::default()),
             detector: SaturationDetector::default(),
             verify_served: false,
@@ -74,6 +104,11 @@ impl Default for SchedulingConfig {
 }
 
 impl SchedulingConfig {
+    /// llm-d's default: the same plugins, prompts remembered whole, and uncached prompts in flight until the first token.
+    pub fn llm_d() -> Self {
+        Self { prefix: Some(PrefixSettings::llm_d()), tokens: TokenEstimate::llm_d(), ..Self::default() }
+    }
+
     /// Reads an EndpointPickerConfig.
     ///
     /// # Errors
@@ -92,14 +127,17 @@ impl SchedulingConfig {
     }
 }
 
-fn max_score_picker() -> Named<dyn Picker> {
-    Named { name: PluginName::of_type(MAX_SCORE_PICKER), plugin: Arc::new(MaxScorePicker { most: 1 }) }
+fn single_profile_handler() -> Named<dyn ProfileHandler> {
+    Named { name: PluginName::of_type("single-profile-handler"), plugin: Arc::new(SingleProfileHandler) }
 }
 
 #[derive(Default)]
 struct Reader {
     reading: Reading,
+    needs: Needs,
     plugins: Vec<Declared>,
+    /// Whether the defaults are llm-d's.
+    llm_d: bool,
 }
 
 /// A plugin of the list.
@@ -107,13 +145,7 @@ struct Reader {
 struct Declared {
     name: PluginName,
     part: Part,
-    line: u64,
-}
-
-/// A plugin of a profile.
-struct Used {
-    plugin: Declared,
-    weight: f64,
+    place: Place,
 }
 
 impl Reader {
@@ -132,7 +164,7 @@ impl Reader {
             "requestHandler",
         ];
         let Some(fields) = self.reading.fields(root, expected, &known) else { return SchedulingConfig::default() };
-        self.header(&fields, "apiVersion", &API_VERSIONS);
+        self.llm_d = self.header(&fields, "apiVersion", &API_VERSIONS) == Some(LLM_D);
         self.header(&fields, "kind", &["EndpointPickerConfig"]);
         for (name, instead) in [
             ("dataLayer", "where endpoints and their metrics are read from is part of the pool (pools file or InferencePool)"),
@@ -157,27 +189,27 @@ impl Reader {
         let detector = fields.get("saturationDetector").and_then(|value| self.detector(&value)).unwrap_or_default();
         let profiles = fields.get("schedulingProfiles").map(|value| self.reading.list(&value, "a list of profiles"));
         let profiles = profiles.unwrap_or_default();
-        if let Some(second) = profiles.get(1) {
-            self.reading.refuse(second, "not built yet: a second profile");
+        if profiles.is_empty() && self.plugins.is_empty() {
+            return SchedulingConfig {
+                detector,
+                ..if self.llm_d { SchedulingConfig::llm_d() } else { SchedulingConfig::default() }
+            };
         }
-        let (name, used) = match profiles.first() {
-            Some(value) => self.profile(value),
-            None if self.plugins.is_empty() => return SchedulingConfig::default(),
-            None => ("default".into(), self.plugins.iter().map(|plugin| Used { plugin: plugin.clone(), weight: 1.0 }).collect()),
-        };
-        self.assemble(name, used, detector, profiles.is_empty())
+        let written = profiles.iter().map(|value| self.profile(value)).collect();
+        self.assemble(written, detector)
     }
 
-    fn header(&mut self, fields: &Fields<'_>, name: &str, allowed: &[&str]) {
+    fn header<'tree>(&mut self, fields: &Fields<'tree>, name: &str, allowed: &[&str]) -> Option<&'tree str> {
         let hint = format!("write `{name}: {}`", allowed.first().copied().unwrap_or_default());
         let Some(value) = fields.get(name) else {
-            return self.reading.refuse_at(fields.at, name, format!("is missing: {hint}"));
+            self.reading.refuse_at(fields.at, name, format!("is missing: {hint}"));
+            return None;
         };
-        if let Some(text) = self.reading.text(&value, &hint)
-            && !allowed.contains(&text)
-        {
+        let text = self.reading.text(&value, &hint)?;
+        if !allowed.contains(&text) {
             self.reading.refuse(&value, format!("`{text}` is not what this reads: {hint}"));
         }
+        Some(text)
     }
 
     fn feature_gates(&mut self, value: &Value<'_>) {
@@ -201,28 +233,32 @@ impl Reader {
         };
         let Some(given) = self.reading.text(&kind_value, "a plugin's type") else { return };
         let Some((kind, build)) = TABLE.iter().find(|(kind, _)| *kind == given) else {
-            let message = if NOT_BUILT.contains(&given) {
-                format!("not built yet: `{given}`")
-            } else {
-                format!("unknown plugin type `{given}`{}", did_you_mean(given, TABLE.iter().map(|(kind, _)| *kind)))
-            };
-            return self.reading.refuse(&kind_value, message);
+            let unknown = || format!("unknown plugin type `{given}`{}", did_you_mean(given, TABLE.iter().map(|(kind, _)| *kind)));
+            return self.reading.refuse(&kind_value, refused::refusal(given).unwrap_or_else(unknown));
         };
         let name = match fields.get("name") {
             Some(value) => self.reading.text(&value, "a name").unwrap_or(kind),
             None => kind,
         };
         if let Some(first) = self.plugins.iter().find(|plugin| *plugin.name.name == *name) {
-            let message = format!("plugin `{name}` is already on line {}: give one of them another `name`", first.line);
+            let message = format!("plugin `{name}` is already on line {}: give one of them another `name`", first.place.at.line());
             self.reading.refuse(value, message);
         }
-        let given = fields.get("parameters").filter(|value| !matches!(value.node.value, yaml::Node::Nothing));
-        let given = given.and_then(|value| parameters_of(&mut self.reading, &value));
-        let mut parameters = Parameters::new(&mut self.reading, given);
+        if self.plugins.len() == MOST_PLUGINS {
+            return self.reading.refuse(value, format!("is one of too many: {MOST_PLUGINS} plugins are read"));
+        }
+        let given = fields.get("parameters");
+        let place = given.as_ref().map_or(value.node.referenced, |value| value.node.referenced);
+        let given = given.and_then(|value| fields_of(&mut self.reading, &value));
+        let place = (place, fields.path_of("parameters"));
+        let mut parameters = Parameters::new(&mut self.reading, &mut self.needs, given, place, self.llm_d);
         let part = build(&mut parameters);
         parameters.finish();
+        if self.needs.headers.len() > MOST_HEADERS {
+            self.reading.refuse(value, format!("reads one header too many: plugins together read {MOST_HEADERS}"));
+        }
         let name = PluginName { kind, name: name.into() };
-        self.plugins.push(Declared { name, part, line: value.line() });
+        self.plugins.push(Declared { name, part, place: value.place() });
     }
 
     /// The plugin that the `pluginRef` of `fields` names.
@@ -262,18 +298,17 @@ impl Reader {
         None
     }
 
-    fn profile(&mut self, value: &Value<'_>) -> (Arc<str>, Vec<Used>) {
-        let mut used = Vec::new();
+    fn profile(&mut self, value: &Value<'_>) -> Written {
+        let mut written = Written { name: "".into(), used: Vec::new(), place: value.place() };
         let Some(fields) = self.reading.fields(value, "a profile, with `name` and `plugins`", &["name", "plugins"]) else {
-            return ("".into(), used);
+            return written;
         };
-        let name = match fields.get("name") {
-            Some(value) => self.reading.text(&value, "a name").unwrap_or_default(),
+        match fields.get("name") {
+            Some(value) => written.name = self.reading.text(&value, "a name").unwrap_or_default().into(),
             None => {
                 self.reading.refuse_at(fields.at, &fields.path_of("name"), "is missing: give the profile a name".to_owned());
-                ""
             }
-        };
+        }
         for value in fields.get("plugins").map(|value| self.reading.list(&value, "a list of `pluginRef`")).unwrap_or_default() {
             let Some(fields) = self.reading.fields(&value, "`pluginRef`, `weight`", &["pluginRef", "weight"]) else { continue };
             let plugin = self.referenced(&fields);
@@ -281,13 +316,13 @@ impl Reader {
             let weight = weight_value.as_ref().and_then(|value| self.weight(value));
             let Some(plugin) = plugin else { continue };
             if let Some(value) = weight_value
-                && !matches!(plugin.part, Part::Scorer(_) | Part::PrefixScorer(_))
+                && !matches!(&plugin.part, Part::Profile(roles) if roles.scorer.is_some())
             {
                 self.reading.refuse(&value, format!("only scorers have a weight, and `{}` is none: remove it", plugin.name.name));
             }
-            used.push(Used { plugin, weight: weight.unwrap_or(1.0) });
+            written.used.push(Used { plugin, weight: weight.unwrap_or(1.0) });
         }
-        (name.into(), used)
+        written
     }
 
     fn weight(&mut self, value: &Value<'_>) -> Option<f64> {
@@ -297,52 +332,4 @@ impl Reader {
         }
         Some(weight)
     }
-
-    /// The profile of `used`. Where no profile was written, detectors of the list are not filters: they detect.
-    fn assemble(&self, name: Arc<str>, used: Vec<Used>, detector: SaturationDetector, implied: bool) -> SchedulingConfig {
-        let mut filters: Vec<Named<dyn Filter>> = Vec::new();
-        let (mut scorers, mut picker, mut for_producer) = (Vec::new(), None, None);
-        for Used { plugin: Declared { name, part, .. }, weight } in used {
-            match part {
-                Part::Filter(plugin) => filters.push(Named { name, plugin }),
-                Part::Detector(detector) if !implied => {
-                    filters.push(Named { name, plugin: Arc::new(SaturatedFilter { detector }) });
-                }
-                Part::Scorer(plugin) => scorers.push(Weighted { scorer: Named { name, plugin }, weight }),
-                Part::PrefixScorer(settings) => {
-                    for_producer = Some(settings.unwrap_or_default());
-                    let plugin = Arc::new(PrefixCacheScorer);
-                    scorers.push(Weighted { scorer: Named { name, plugin }, weight });
-                }
-                Part::Picker(plugin) => picker = picker.or(Some(Named { name, plugin })),
-                Part::Detector(_) | Part::PrefixProducer(_) | Part::BuiltIn | Part::ServedVerifier => {}
-            }
-        }
-        let declared = || self.plugins.iter();
-        let declared_picker = || {
-            declared().find_map(|plugin| match &plugin.part {
-                Part::Picker(picker) => Some(Named { name: plugin.name.clone(), plugin: picker.clone() }),
-                _ => None,
-            })
-        };
-        let producer = declared().find_map(|plugin| match plugin.part {
-            Part::PrefixProducer(settings) => Some(settings),
-            _ => None,
-        });
-        let picker = picker.or_else(declared_picker).unwrap_or_else(max_score_picker);
-        SchedulingConfig {
-            profile: Profile { name, filters, scorers, picker, exploration: EXPLORATION },
-            prefix: for_producer.map(|settings| producer.unwrap_or(settings)),
-            detector,
-            verify_served: declared().any(|plugin| matches!(plugin.part, Part::ServedVerifier)),
-        }
-    }
-}
-
-fn parameters_of<'tree>(reading: &mut Reading, value: &Value<'tree>) -> Option<Fields<'tree>> {
-    if let Some(fields) = Fields::of(value) {
-        return Some(fields);
-    }
-    reading.refuse(value, "is no mapping: write parameters as `name: value`");
-    None
 }

@@ -2,115 +2,133 @@
 
 use std::sync::Arc;
 
-use weir_datastore::Thresholds;
-
+use super::handlers::HandlerParameters;
 use super::parameters::Parameters;
-use crate::scheduling::filters::HeaderTestingFilter;
+use crate::scheduling::admitters::ProbabilisticAdmitter;
+use crate::scheduling::deciders::{AlwaysDecider, MultimodalDecider, PrefixBasedDecider};
+use crate::scheduling::filters::{
+    ByLabelFilter, HeaderTestingFilter, PrefixAffinityFilter, SessionAffinityFilter, TopologyFilter, UtilizationFilter,
+};
 use crate::scheduling::pickers::{MaxScorePicker, RandomPicker, WeightedRandomPicker};
 use crate::scheduling::prefix::PrefixSettings;
-use crate::scheduling::scorers::{KvCacheUtilizationScorer, LoraAffinityScorer, QueueScorer, RunningRequestsScorer};
-use crate::scheduling::{Filter, Picker, SaturationDetector, Scorer};
+use crate::scheduling::scorers::{
+    ActiveRequestScorer, ContextLengthAware, HeaderLabelScorer, KvCacheUtilizationScorer, LatencyScorer, LoadAwareScorer,
+    LoraAffinityScorer, NoHitLruScorer, PrefixCacheScorer, QueueScorer, RunningRequestsScorer, SessionAffinityScorer,
+    TokenLoadScorer, TopologyScorer,
+};
+use crate::scheduling::{Admitter, Decider, Filter, Learner, Picker, SaturationDetector, Scorer, TokenEstimate, TopologyLabels};
 
 /// What a plugin is.
 #[derive(Clone, Debug)]
 pub(super) enum Part {
-    Filter(Arc<dyn Filter>),
-    Scorer(Arc<dyn Scorer>),
+    /// It takes part in profiles.
+    Profile(Roles),
     Picker(Arc<dyn Picker>),
+    Handler(HandlerParameters),
+    Decider(Arc<dyn Decider>),
+    Admitter(Arc<dyn Admitter>),
     /// Says how full the pool is, and is a filter in a profile.
     Detector(SaturationDetector),
-    /// Makes what the prefix scorer reads.
+    /// Makes what is read of prefixes.
     PrefixProducer(PrefixSettings),
-    /// The scorer; with settings where its parameters are meant for the producer.
-    PrefixScorer(Option<PrefixSettings>),
+    /// Says how many tokens are in flight.
+    TokenProducer(TokenEstimate),
     /// Asks the frontend to say on responses which endpoint served.
     ServedVerifier,
     /// What weir does in any case, so that there is nothing to make.
     BuiltIn,
+    /// What without predictions of latencies changes nothing, as upstream has it.
+    Unpredicted,
+}
+
+/// What a plugin does in a profile: one of these, or several.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Roles {
+    pub(super) filter: Option<Arc<dyn Filter>>,
+    pub(super) scorer: Option<Arc<dyn Scorer>>,
+    pub(super) learner: Option<Arc<dyn Learner>>,
 }
 
 /// How a plugin is made from its parameters.
 type Build = fn(&mut Parameters<'_, '_>) -> Part;
 
 /// Types by upstream's names.
-pub(super) const TABLE: [(&str, Build); 15] = [
+pub(super) const TABLE: [(&str, Build); 48] = [
     ("queue-scorer", |_| scorer(QueueScorer)),
     ("kv-cache-utilization-scorer", |_| scorer(KvCacheUtilizationScorer)),
     ("running-requests-size-scorer", |_| scorer(RunningRequestsScorer)),
     ("lora-affinity-scorer", |_| scorer(LoraAffinityScorer)),
-    ("prefix-cache-scorer", |parameters| {
-        let given = parameters.any();
-        let settings = prefix_settings(parameters);
-        Part::PrefixScorer(given.then_some(settings))
+    ("prefix-cache-scorer", prefix_scorer),
+    ("token-load-scorer", |parameters| scorer(TokenLoadScorer::read(parameters))),
+    ("latency-scorer", |parameters| scorer(LatencyScorer::read(parameters))),
+    ("load-aware-scorer", |parameters| scorer(LoadAwareScorer::read(parameters))),
+    ("active-request-scorer", |parameters| scorer(ActiveRequestScorer::read(parameters))),
+    ("no-hit-lru-scorer", |parameters| learning_scorer(NoHitLruScorer::read(parameters))),
+    ("session-affinity-scorer", |parameters| learning_scorer(SessionAffinityScorer::read(parameters))),
+    ("context-length-aware", |parameters| {
+        let plugin = Arc::new(ContextLengthAware::read(parameters));
+        let filter = plugin.filters.then(|| plugin.clone() as Arc<dyn Filter>);
+        Part::Profile(Roles { filter, scorer: Some(plugin), learner: None })
     }),
-    ("approx-prefix-cache-producer", |parameters| Part::PrefixProducer(prefix_settings(parameters))),
+    ("header-label-affinity-scorer", |parameters| scorer(HeaderLabelScorer::read(parameters))),
+    ("topology-affinity-scorer", |parameters| scorer(TopologyScorer::read(parameters))),
+    ("prefix-cache-affinity-filter", |parameters| filter(PrefixAffinityFilter::read(parameters))),
+    ("slo-headroom-tier-filter", |parameters| {
+        parameters.real("epsilonExploreNeg", 0.01, |number| (0.0..=1.0).contains(&number), "a number from 0 to 1");
+        unpredicted(parameters)
+    }),
+    ("utilization-filter", |parameters| filter(UtilizationFilter::read(parameters))),
+    ("session-affinity-filter", |parameters| {
+        let plugin = Arc::new(SessionAffinityFilter::read(parameters));
+        Part::Profile(Roles { filter: Some(plugin.clone()), scorer: None, learner: Some(plugin) })
+    }),
+    ("label-selector-filter", |parameters| filter(ByLabelFilter::read_selector(parameters))),
+    ("by-label-selector", |parameters| filter(ByLabelFilter::read_selector(parameters))),
+    ("by-label", |parameters| filter(ByLabelFilter::read_values(parameters))),
+    ("decode-filter", |parameters| filter(ByLabelFilter::decode(parameters))),
+    ("prefill-filter", |parameters| filter(ByLabelFilter::prefill(parameters))),
+    ("encode-filter", |parameters| filter(ByLabelFilter::encode(parameters))),
+    ("topology-affinity-filter", |parameters| filter(TopologyFilter::read(parameters))),
+    ("header-based-testing-filter", |_| filter(HeaderTestingFilter)),
     ("max-score-picker", |parameters| picker(MaxScorePicker { most: most_endpoints(parameters) })),
     ("random-picker", |parameters| picker(RandomPicker { most: most_endpoints(parameters) })),
     ("weighted-random-picker", |parameters| picker(WeightedRandomPicker { most: most_endpoints(parameters) })),
-    ("header-based-testing-filter", |_| Part::Filter(Arc::new(HeaderTestingFilter))),
-    ("utilization-detector", |parameters| Part::Detector(utilization(parameters))),
-    ("concurrency-detector", |parameters| Part::Detector(concurrency(parameters))),
-    ("single-profile-handler", |_| Part::BuiltIn),
+    ("single-profile-handler", |_| Part::Handler(HandlerParameters::Single)),
+    ("header-profile-handler", |parameters| Part::Handler(HandlerParameters::by_header(parameters))),
+    ("data-parallel-profile-handler", |parameters| Part::Handler(HandlerParameters::data_parallel(parameters))),
+    ("disagg-profile-handler", |parameters| Part::Handler(HandlerParameters::disaggregated(parameters))),
+    ("pd-profile-handler", |parameters| Part::Handler(HandlerParameters::prefill_decode(parameters))),
+    ("disagg-headers-handler", headers_handler),
+    ("prefill-header-handler", headers_handler),
+    ("prefix-based-pd-decider", |parameters| Part::Decider(Arc::new(PrefixBasedDecider::read(parameters)))),
+    ("always-disagg-pd-decider", |_| Part::Decider(Arc::new(AlwaysDecider))),
+    ("always-disagg-multimodal-decider", |_| Part::Decider(Arc::new(MultimodalDecider))),
+    ("latency-slo-admitter", unpredicted),
+    ("probabilistic-admitter", |parameters| Part::Admitter(Arc::new(ProbabilisticAdmitter::read(parameters)))),
+    ("approx-prefix-cache-producer", |parameters| Part::PrefixProducer(prefix_settings(parameters))),
+    ("inflight-load-producer", |parameters| Part::TokenProducer(TokenEstimate::read(parameters))),
+    ("topology-extractor", |parameters| {
+        let labels = TopologyLabels::read(parameters);
+        parameters.needs().topology_labels(labels);
+        Part::BuiltIn
+    }),
+    ("utilization-detector", |parameters| Part::Detector(SaturationDetector::read_utilization(parameters))),
+    ("concurrency-detector", |parameters| Part::Detector(SaturationDetector::read_concurrency(parameters))),
     ("openai-parser", |_| Part::BuiltIn),
     ("destination-endpoint-served-verifier", |_| Part::ServedVerifier),
 ];
 
-/// Upstream's types that are not there, so that they are told from misspelt ones.
-pub(super) const NOT_BUILT: [&str; 50] = [
-    "active-request-scorer",
-    "agent-identity",
-    "always-disagg-multimodal-decider",
-    "always-disagg-pd-decider",
-    "anthropic-parser",
-    "context-length-aware",
-    "core-metrics-extractor",
-    "data-parallel-profile-handler",
-    "decode-filter",
-    "disagg-profile-handler",
-    "edf-ordering-policy",
-    "encode-filter",
-    "endpoint-attribute-filter",
-    "endpoint-attribute-scorer",
-    "endpoint-notification-source",
-    "fcfs-ordering-policy",
-    "file-discovery",
-    "global-strict-fairness-policy",
-    "header-label-affinity-scorer",
-    "header-profile-handler",
-    "inflight-load-producer",
-    "k8s-notification-source",
-    "label-selector-filter",
-    "latency-scorer",
-    "latency-slo-admitter",
-    "load-aware-scorer",
-    "metrics-data-source",
-    "no-hit-lru-scorer",
-    "passthrough-parser",
-    "pd-profile-handler",
-    "precise-prefix-cache-scorer",
-    "predicted-latency-producer",
-    "predicted-latency-scorer",
-    "prefill-filter",
-    "prefix-based-pd-decider",
-    "prefix-cache-affinity-filter",
-    "priority-holdback-policy",
-    "probabilistic-admitter",
-    "request-attribute-reporter",
-    "round-robin-fairness-policy",
-    "session-affinity-filter",
-    "session-affinity-scorer",
-    "slo-deadline-ordering-policy",
-    "slo-headroom-tier-filter",
-    "static-usage-limit-policy",
-    "token-load-scorer",
-    "topology-affinity-filter",
-    "topology-affinity-scorer",
-    "utilization-filter",
-    "vllmgrpc-parser",
-];
-
 fn scorer(scorer: impl Scorer + 'static) -> Part {
-    Part::Scorer(Arc::new(scorer))
+    Part::Profile(Roles { scorer: Some(Arc::new(scorer)), ..Roles::default() })
+}
+
+fn learning_scorer(scorer: impl Scorer + Learner + 'static) -> Part {
+    let plugin = Arc::new(scorer);
+    Part::Profile(Roles { filter: None, scorer: Some(plugin.clone()), learner: Some(plugin) })
+}
+
+fn filter(filter: impl Filter + 'static) -> Part {
+    Part::Profile(Roles { filter: Some(Arc::new(filter)), ..Roles::default() })
 }
 
 fn picker(picker: impl Picker + 'static) -> Part {
@@ -125,8 +143,21 @@ fn most_endpoints(parameters: &mut Parameters<'_, '_>) -> usize {
     parameters.whole("maxNumOfEndpoints", 1, 0..=MOST_ENDPOINTS).max(1)
 }
 
+/// The scorer, whose parameters may also be meant for the producer.
+fn prefix_scorer(parameters: &mut Parameters<'_, '_>) -> Part {
+    let given = parameters.any();
+    let plugin = PrefixCacheScorer::read(parameters);
+    let settings = prefix_settings(parameters);
+    let needs = parameters.needs();
+    needs.prefix();
+    if given {
+        needs.prefix_settings.get_or_insert(settings);
+    }
+    scorer(plugin)
+}
+
 fn prefix_settings(parameters: &mut Parameters<'_, '_>) -> PrefixSettings {
-    let default = PrefixSettings::default();
+    let default = if parameters.llm_d() { PrefixSettings::llm_d() } else { PrefixSettings::default() };
     parameters.refused("blockSize", "is the old name, in characters: write `blockSizeTokens`, a quarter of it");
     PrefixSettings {
         auto_tune: parameters.boolean("autoTune", default.auto_tune),
@@ -134,30 +165,18 @@ fn prefix_settings(parameters: &mut Parameters<'_, '_>) -> PrefixSettings {
         most_blocks: parameters.whole("maxPrefixBlocksToMatch", default.most_blocks, 1..=65_536),
         most_tokens: parameters.whole("maxPrefixTokensToMatch", default.most_tokens, 0..=4_194_304),
         capacity_per_server: parameters.whole("lruCapacityPerServer", default.capacity_per_server, 1..=2_000_000),
+        ..default
     }
 }
 
-fn headroom(parameters: &mut Parameters<'_, '_>) -> f64 {
-    parameters.real("headroom", 0.0, |number| number >= 0.0, "a number of 0 or above")
+/// The profile handler sets the headers itself.
+fn headers_handler(parameters: &mut Parameters<'_, '_>) -> Part {
+    parameters.ignored("prefillProfile");
+    parameters.ignored("encodeProfile");
+    Part::BuiltIn
 }
 
-fn utilization(parameters: &mut Parameters<'_, '_>) -> SaturationDetector {
-    let Thresholds { queue, kv_cache_utilization } = Thresholds::default();
-    let queue = parameters.real("queueDepthThreshold", queue, |number| number > 0.0, "a number above 0");
-    let within = |number: f64| number > 0.0 && number <= 1.0;
-    let cache = parameters.real("kvCacheUtilThreshold", kv_cache_utilization, within, "a number above 0, at most 1");
-    SaturationDetector::Utilization {
-        thresholds: Thresholds { queue, kv_cache_utilization: cache },
-        page_age: parameters.duration("metricsStalenessThreshold"),
-        headroom: headroom(parameters),
-    }
-}
-
-fn concurrency(parameters: &mut Parameters<'_, '_>) -> SaturationDetector {
-    parameters.choice("concurrencyMode", &["requests"], &["tokens", "hybrid"]);
-    parameters.refused("maxTokenConcurrency", "not built yet: counting tokens in flight; `maxConcurrency` counts requests");
-    SaturationDetector::Concurrency {
-        most: parameters.whole("maxConcurrency", 100, 1..=1_000_000) as u64,
-        headroom: headroom(parameters),
-    }
+fn unpredicted(parameters: &mut Parameters<'_, '_>) -> Part {
+    parameters.refused("latencyPredictionInfoProducerName", "names a predictor of latencies, which weir has not: remove it");
+    Part::Unpredicted
 }

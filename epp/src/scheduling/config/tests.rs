@@ -13,7 +13,7 @@ fn problems(rest: &str) -> Vec<String> {
 }
 
 fn scorers(config: &SchedulingConfig) -> Vec<(&str, f64)> {
-    config.profile.scorers.iter().map(|scorer| (&*scorer.scorer.name.name, scorer.weight)).collect()
+    config.profiles[0].scorers.iter().map(|scorer| (&*scorer.scorer.name.name, scorer.weight)).collect()
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn upstreams_defaults_where_nothing_is_written() {
     let expected = [("queue-scorer", 2.0), ("kv-cache-utilization-scorer", 2.0), ("prefix-cache-scorer", 3.0)];
     for config in [SchedulingConfig::default(), parse(""), parse("plugins: []\n")] {
         assert_eq!(scorers(&config), expected);
-        assert_eq!((config.profile.picker.name.kind, config.profile.picker.plugin.most()), ("max-score-picker", 1));
+        assert_eq!((config.profiles[0].picker.name.kind, config.profiles[0].picker.plugin.most()), ("max-score-picker", 1));
         assert_eq!(config.prefix, Some(PrefixSettings::default()));
         assert_eq!(config.detector, SaturationDetector::default());
     }
@@ -65,13 +65,18 @@ schedulingProfiles:
 ",
     )
     .unwrap();
-    assert_eq!(&*config.profile.name, "mine");
+    assert_eq!(&*config.profiles[0].name, "mine");
     assert_eq!(scorers(&config), [("queue-scorer", 1.5), ("cache", 1.0)]);
-    assert_eq!((config.profile.picker.name.kind, config.profile.picker.plugin.most()), ("weighted-random-picker", 3));
-    let filters: Vec<_> = config.profile.filters.iter().map(|filter| &*filter.name.name).collect();
+    assert_eq!((config.profiles[0].picker.name.kind, config.profiles[0].picker.plugin.most()), ("weighted-random-picker", 3));
+    let filters: Vec<_> = config.profiles[0].filters.iter().map(|filter| &*filter.name.name).collect();
     assert_eq!(filters, ["header-based-testing-filter", "full"]);
-    let prefix =
-        PrefixSettings { auto_tune: false, block_size_tokens: 64, most_blocks: 10, most_tokens: 0, capacity_per_server: 99 };
+    let prefix = PrefixSettings {
+        auto_tune: false,
+        block_size_tokens: 64,
+        most_blocks: 10,
+        capacity_per_server: 99,
+        ..PrefixSettings::llm_d()
+    };
     assert_eq!(config.prefix, Some(prefix));
     let SaturationDetector::Utilization { thresholds, page_age, headroom } = config.detector else { unreachable!() };
     assert_eq!((thresholds.queue, thresholds.kv_cache_utilization, headroom), (7.0, 0.9, 0.5));
@@ -86,10 +91,12 @@ fn plugins_without_a_profile_make_one() {
          {maxConcurrency: 8}\nsaturationDetector: {pluginRef: concurrency-detector}\n",
     );
     assert_eq!(scorers(&config), [("kv-cache-utilization-scorer", 1.0)]);
-    assert_eq!(config.profile.picker.name.kind, "random-picker");
+    assert_eq!(config.profiles[0].picker.name.kind, "random-picker");
     assert_eq!(config.prefix, None, "nobody asks for prefixes");
-    assert!(config.profile.filters.is_empty());
-    assert_eq!(config.detector, SaturationDetector::Concurrency { most: 8, headroom: 0.0 });
+    assert!(config.profiles[0].filters.is_empty());
+    let mode = crate::scheduling::ConcurrencyMode::Requests;
+    let expected = SaturationDetector::Concurrency { mode, most_requests: 8, most_tokens: 1_000_000, headroom: 0.0 };
+    assert_eq!(config.detector, expected);
 }
 
 #[test]
@@ -104,7 +111,7 @@ fn a_profile_without_a_picker_gets_the_first_of_the_list() {
         "plugins:\n- type: queue-scorer\n- type: random-picker\nschedulingProfiles:\n- name: p\n  plugins:\n  - pluginRef: \
          queue-scorer\n",
     );
-    assert_eq!(config.profile.picker.name.kind, "random-picker");
+    assert_eq!(config.profiles[0].picker.name.kind, "random-picker");
 }
 
 #[test]
@@ -114,7 +121,7 @@ fn what_is_wrong_is_told_with_line_field_and_the_nearest_name() {
             "plugins:\n- type: queue-scorrer\n",
             "4:9: plugins[0].type: unknown plugin type `queue-scorrer`: did you mean `queue-scorer`?",
         ),
-        ("plugins:\n- type: latency-scorer\n", "4:9: plugins[0].type: not built yet: `latency-scorer`"),
+        ("plugins:\n- type: fcfs-ordering-policy\n", "4:9: plugins[0].type: not built yet: `fcfs-ordering-policy`"),
         (
             "plugins:\n- type: prefix-cache-scorer\n  parameters:\n    lruCapacity: 5\n    lruCapcityPerServer: 5\n",
             "7:5: plugins[0].parameters.lruCapcityPerServer: unknown parameter: did you mean `lruCapacityPerServer`?",
@@ -144,8 +151,8 @@ fn what_is_wrong_is_told_with_line_field_and_the_nearest_name() {
             "5:43: plugins[0].parameters.metricsStalenessThreshold: `0s`: write a time above zero, such as 200ms",
         ),
         (
-            "plugins:\n- type: concurrency-detector\n  parameters: {concurrencyMode: tokens}\n",
-            "5:33: plugins[0].parameters.concurrencyMode: not built yet: `tokens`",
+            "plugins:\n- type: concurrency-detector\n  parameters: {concurrencyMode: token}\n",
+            "5:33: plugins[0].parameters.concurrencyMode: `token` is not known: did you mean `tokens`?",
         ),
         ("featureGates: [flowControl]\n", "3:16: featureGates[0]: not built yet: flow control; remove the gate"),
         (
@@ -188,13 +195,13 @@ fn the_documentation_lists_every_type_and_its_example_is_the_default() {
     let documentation = include_str!("../../../../docs/plugins.md");
     for (kind, _) in TABLE {
         assert!(documentation.contains(&format!("`{kind}`")), "{kind}");
-        assert!(!NOT_BUILT.contains(&kind), "{kind}");
+        assert_eq!(refused::refusal(kind), None, "{kind}");
     }
     let example = documentation.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
     let (example, default) = (SchedulingConfig::parse(example).unwrap(), SchedulingConfig::default());
     assert_eq!(scorers(&example), scorers(&default));
     assert_eq!(example.prefix, default.prefix);
-    assert_eq!(example.profile.picker.name.kind, default.profile.picker.name.kind);
+    assert_eq!(example.profiles[0].picker.name.kind, default.profiles[0].picker.name.kind);
 }
 
 proptest::proptest! {

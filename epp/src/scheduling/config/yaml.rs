@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
+use super::needs::Place;
 use super::problem::Problem;
 
 pub(super) type Placed = Spanned<Node>;
@@ -123,8 +124,8 @@ pub(super) struct Value<'tree> {
 }
 
 impl Value<'_> {
-    pub(super) fn line(&self) -> u64 {
-        self.node.referenced.line()
+    pub(super) fn place(&self) -> Place {
+        Place { at: self.node.referenced, field: self.path.clone() }
     }
 }
 

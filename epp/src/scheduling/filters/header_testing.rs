@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use rand::Rng;
+
 use crate::scheduling::{Candidate, Filter, SchedulingRequest};
 
 /// Addresses that are looked at, of a header that anybody may send.
@@ -13,7 +15,7 @@ const MOST_ADDRESSES: usize = 256;
 pub struct HeaderTestingFilter;
 
 impl Filter for HeaderTestingFilter {
-    fn filter(&self, request: &SchedulingRequest<'_>, candidates: &mut Vec<Candidate<'_>>) {
+    fn filter(&self, request: &SchedulingRequest<'_>, candidates: &mut Vec<Candidate<'_>>, _rng: &mut dyn Rng) {
         let mut named = Vec::new();
         for part in request.request.test_selection.as_deref().unwrap_or_default().split(',').take(MOST_ADDRESSES) {
             let part = part.trim();
@@ -35,16 +37,12 @@ impl Filter for HeaderTestingFilter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::testing::{Loads, request};
+    use crate::scheduling::testing::{Asked, Loads};
 
     fn left(selection: Option<&str>) -> Vec<usize> {
-        let loads = Loads::waiting(&[0.0, 0.0, 0.0]);
-        let mut request = request();
-        request.test_selection = selection.map(Into::into);
-        let mut candidates = loads.candidates();
-        let request = SchedulingRequest { request: &request, target_model: None, prefix_blocks: 0 };
-        HeaderTestingFilter.filter(&request, &mut candidates);
-        candidates.iter().map(|candidate| candidate.index).collect()
+        let mut asked = Asked::default();
+        asked.request.test_selection = selection.map(Into::into);
+        asked.left(&HeaderTestingFilter, &Loads::waiting(&[0.0, 0.0, 0.0]))
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `utilization-detector` and `concurrency-detector` in a profile: take full endpoints away.
 
+use rand::Rng;
+
 use crate::scheduling::{Candidate, Filter, SaturationDetector, SchedulingRequest};
 
 /// Removes the endpoints that the detector counts as full beyond its headroom.
@@ -13,7 +15,7 @@ pub struct SaturatedFilter {
 }
 
 impl Filter for SaturatedFilter {
-    fn filter(&self, _request: &SchedulingRequest<'_>, candidates: &mut Vec<Candidate<'_>>) {
+    fn filter(&self, _request: &SchedulingRequest<'_>, candidates: &mut Vec<Candidate<'_>>, _rng: &mut dyn Rng) {
         let fail_open = matches!(self.detector, SaturationDetector::Utilization { .. });
         if fail_open && candidates.iter().all(|candidate| self.detector.is_full(candidate)) {
             return;
@@ -25,14 +27,11 @@ impl Filter for SaturatedFilter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduling::testing::{Loads, request};
+    use crate::scheduling::ConcurrencyMode;
+    use crate::scheduling::testing::{Asked, Loads};
 
     fn left(detector: SaturationDetector, loads: &Loads) -> Vec<usize> {
-        let request = request();
-        let request = SchedulingRequest { request: &request, target_model: None, prefix_blocks: 0 };
-        let mut candidates = loads.candidates();
-        SaturatedFilter { detector }.filter(&request, &mut candidates);
-        candidates.iter().map(|candidate| candidate.index).collect()
+        Asked::default().left(&SaturatedFilter { detector }, loads)
     }
 
     #[test]
@@ -49,12 +48,20 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_on_requests_in_flight_is_strict() {
-        let detector = SaturationDetector::Concurrency { most: 10, headroom: 0.1 };
-        let mut loads = Loads::waiting(&[0.0, 0.0]);
-        loads.in_flight = vec![10, 11];
-        assert_eq!(left(detector, &loads), [0]);
-        loads.in_flight = vec![11, 12];
+    fn the_limits_on_what_is_in_flight_are_strict() {
+        let mut loads = Loads::waiting(&[0.0, 0.0, 0.0, 0.0]);
+        loads.in_flight = vec![10, 11, 10, 11];
+        loads.tokens_in_flight = vec![104, 104, 105, 105];
+        for (mode, expected) in
+            [(ConcurrencyMode::Requests, vec![0, 2]), (ConcurrencyMode::Tokens, vec![0, 1]), (ConcurrencyMode::Hybrid, vec![0])]
+        {
+            // 10 · 1.1 = 11; 96 · 1.1 = 105.6, whole 105.
+            let detector = SaturationDetector::Concurrency { mode, most_requests: 10, most_tokens: 96, headroom: 0.1 };
+            assert_eq!(left(detector, &loads), expected, "{mode:?}");
+        }
+        loads.in_flight = vec![11; 4];
+        let mode = ConcurrencyMode::Requests;
+        let detector = SaturationDetector::Concurrency { mode, most_requests: 10, most_tokens: 96, headroom: 0.1 };
         assert_eq!(left(detector, &loads), [0_usize; 0]);
     }
 }

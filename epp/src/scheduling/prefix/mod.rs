@@ -23,25 +23,38 @@ pub struct PrefixSettings {
     pub most_tokens: usize,
     /// Blocks remembered of each endpoint.
     pub capacity_per_server: usize,
+    /// Tokens of the smallest block that servers may ask for: SGLang tells pages of one token, and 256 of those are one short
+    /// sentence.
+    pub smallest_told_block: usize,
 }
 
 impl Default for PrefixSettings {
     /// Upstream's, v1.5.0.
     fn default() -> Self {
-        Self { auto_tune: true, block_size_tokens: 16, most_blocks: 256, most_tokens: 0, capacity_per_server: 31_250 }
+        Self {
+            auto_tune: true,
+            block_size_tokens: 16,
+            most_blocks: 256,
+            most_tokens: 0,
+            capacity_per_server: 31_250,
+            smallest_told_block: 16,
+        }
     }
 }
 
 /// Bytes that stand for a token.
 const BYTES_PER_TOKEN: usize = 4;
-/// The smallest block that servers may ask for: SGLang tells pages of one token, and 256 of those are one short sentence.
-const SMALLEST_TOLD_BLOCK: usize = 16;
 
 impl PrefixSettings {
+    /// llm-d's defaults: long prompts whole, in larger blocks.
+    pub fn llm_d() -> Self {
+        Self { most_blocks: 2048, most_tokens: 131_072, smallest_told_block: 64, ..Self::default() }
+    }
+
     /// Tokens a block, where the servers tell `told`.
     pub fn block_tokens(&self, told: Option<u64>) -> usize {
         let told = told.filter(|told| self.auto_tune && *told > 0).and_then(|told| usize::try_from(told).ok());
-        told.map_or(self.block_size_tokens, |told| told.max(SMALLEST_TOLD_BLOCK)).max(1)
+        told.map_or(self.block_size_tokens, |told| told.max(self.smallest_told_block)).max(1)
     }
 
     /// Blocks to remember of a server that tells its `geometry` of (tokens a block, blocks), with blocks of `block_tokens`.
@@ -74,6 +87,7 @@ mod tests {
         assert_eq!(settings.capacity(Some((16, 0)), 16), 31_250);
         let fixed = PrefixSettings { auto_tune: false, block_size_tokens: 64, capacity_per_server: 7, ..settings };
         assert_eq!((fixed.block_tokens(Some(32)), fixed.capacity(Some((16, 1000)), 64)), (64, 7));
+        assert_eq!((PrefixSettings::llm_d().block_tokens(Some(16)), PrefixSettings::llm_d().blocks(64)), (64, 2048));
         assert_eq!(PrefixSettings { most_tokens: 1000, ..settings }.blocks(16), 62);
     }
 }

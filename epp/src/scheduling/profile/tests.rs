@@ -7,16 +7,26 @@ use crate::scheduling::SchedulingConfig;
 use crate::scheduling::filters::HeaderTestingFilter;
 use crate::scheduling::pickers::{MaxScorePicker, RandomPicker, WeightedRandomPicker};
 use crate::scheduling::plugin::Unobserved;
-use crate::scheduling::testing::{Loads, request};
+use crate::scheduling::testing::{Asked, Loads};
 
 fn default_profile() -> Profile {
-    SchedulingConfig::default().profile
+    SchedulingConfig::default().profiles.remove(0)
 }
 
-fn run(profile: &Profile, loads: &Loads, rng: &mut StdRng) -> Selected {
-    let request = request();
-    let request = SchedulingRequest { request: &request, target_model: None, prefix_blocks: loads.prefix_blocks };
-    profile.run(&request, loads.candidates(), Cycle { rng, clock: &Instant::now, observer: &Unobserved })
+/// What a run chose: indices, whether it explored, and who left nothing.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Ran {
+    indices: Vec<usize>,
+    explored: bool,
+    emptied_by: Option<Arc<str>>,
+}
+
+fn run(profile: &Profile, loads: &Loads, rng: &mut StdRng) -> Ran {
+    let asked = Asked::default();
+    let mut cycle = Cycle { rng, clock: &Instant::now, observer: &Unobserved };
+    let selected = profile.run(&asked.request(loads), &mut loads.candidates(), &mut Buffers::default(), &mut cycle);
+    let indices = selected.endpoints.iter().map(|endpoint| endpoint.index).collect();
+    Ran { indices, explored: selected.explored, emptied_by: selected.emptied_by }
 }
 
 #[test]
@@ -91,7 +101,7 @@ fn a_filter_that_leaves_nothing_is_named() {
     let selected = run(&profile, &Loads::waiting(&[0.0]), &mut StdRng::seed_from_u64(3));
     assert_eq!((selected.indices.len(), selected.emptied_by.as_deref()), (0, Some("mine")));
     let nobody = run(&default_profile(), &Loads::waiting(&[]), &mut StdRng::seed_from_u64(3));
-    assert_eq!(nobody, Selected::default());
+    assert_eq!(nobody, Ran::default());
 }
 
 proptest! {

@@ -1,19 +1,38 @@
-//! Scorers, one file each; formulas are those of the Gateway API Inference Extension v1.5.0.
+//! Scorers, one file each; formulas are those of the Gateway API Inference Extension v1.5.0 and of llm-d's router.
+
+mod active_request;
+mod context_length;
 
 /// The scorer that `docs/plugins.md` shows how to write.
 #[cfg(test)]
 pub mod example_label;
+mod header_label;
 mod kv_cache;
+mod latency;
+mod load_aware;
 mod lora;
+mod no_hit_lru;
 mod prefix;
 mod queue;
 mod running;
+mod session_affinity;
+mod token_load;
+mod topology;
 
+pub use active_request::ActiveRequestScorer;
+pub use context_length::ContextLengthAware;
+pub use header_label::HeaderLabelScorer;
 pub use kv_cache::KvCacheUtilizationScorer;
+pub use latency::LatencyScorer;
+pub use load_aware::LoadAwareScorer;
 pub use lora::LoraAffinityScorer;
+pub use no_hit_lru::NoHitLruScorer;
 pub use prefix::PrefixCacheScorer;
 pub use queue::QueueScorer;
 pub use running::RunningRequestsScorer;
+pub use session_affinity::SessionAffinityScorer;
+pub use token_load::TokenLoadScorer;
+pub use topology::TopologyScorer;
 
 use super::candidate::{Candidate, Load};
 
@@ -40,7 +59,7 @@ mod tests {
         assert!(documentation.contains(include_str!("example_label.rs")));
         let mut loads = Loads::waiting(&[0.0]);
         assert_eq!(scores(&ExampleLabelScorer, &loads), [Some(0.0)]);
-        loads.labels.insert("tier".to_owned(), "fast".to_owned());
+        loads.labels[0].insert("tier".to_owned(), "fast".to_owned());
         assert_eq!(scores(&ExampleLabelScorer, &loads), [Some(1.0)]);
     }
 }

@@ -1,0 +1,5 @@
+//! Admitters, one file each.
+
+mod probabilistic;
+
+pub use probabilistic::ProbabilisticAdmitter;

@@ -1,0 +1,80 @@
+//! Upstream's types that weir refuses: those that it will not have, each with the reason, and those that it has not yet.
+
+/// Why a type is refused; none where it is not upstream's.
+pub(super) fn refusal(kind: &str) -> Option<String> {
+    if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == kind) {
+        return Some(format!("`{kind}` is not offered: {why}"));
+    }
+    NOT_BUILT.contains(&kind).then(|| format!("not built yet: `{kind}`"))
+}
+
+const PREDICTIONS: &str = "it calls predictor sidecars that are trained on the run; use latency-scorer, which weighs KV cache, queue and \
+                           prefix, or token-load-scorer";
+const KV_EVENTS: &str =
+    "it needs every server's stream of KV cache events; use approx-prefix-cache-producer and prefix-cache-scorer";
+const CUSTOM_METRICS: &str = "metrics beside those of scheduling are not collected; use utilization-filter, queue-scorer, \
+                              kv-cache-utilization-scorer or running-requests-size-scorer";
+const CLUSTERS: &str = "a picker places requests within one cluster; use the plugin of the same name without `multicluster-`";
+const GPUS: &str = "GPU metrics are not collected; use kv-cache-utilization-scorer";
+const MULTIMODAL: &str = "which server has encoded an image is not tracked; use disagg-profile-handler with an encode profile, or \
+                          session-affinity-scorer";
+const ROLLOUT: &str = "DisaggregatedSet rollouts are not followed; use label-selector-filter on the revision's label";
+
+/// Upstream's types that weir does not offer, and what to use instead.
+pub(super) const REFUSED: [(&str, &str); 26] = [
+    ("burst-prefix-cache-producer", "requests are placed one by one, not in bursts; use approx-prefix-cache-producer"),
+    ("dcgm-data-source", GPUS),
+    ("dcgm-extractor", GPUS),
+    ("disaggregatedset-rollout-pod-extractor", ROLLOUT),
+    ("disaggregatedset-rollout-screener", ROLLOUT),
+    ("endpoint-attribute-filter", CUSTOM_METRICS),
+    ("endpoint-attribute-scorer", CUSTOM_METRICS),
+    ("mm-embeddings-cache-producer", MULTIMODAL),
+    ("mm-embeddings-cache-scorer", MULTIMODAL),
+    ("models-data-extractor", "servers are not asked for their models; use lora-affinity-scorer"),
+    ("models-data-source", "servers are not asked for their models; use lora-affinity-scorer"),
+    ("multicluster-approx-prefix-cache-producer", CLUSTERS),
+    ("multicluster-file-discovery", CLUSTERS),
+    ("multicluster-kv-cache-utilization-scorer", CLUSTERS),
+    ("multicluster-metrics-data-source", CLUSTERS),
+    ("multicluster-metrics-extractor", CLUSTERS),
+    ("multicluster-prefix-cache-scorer", CLUSTERS),
+    ("multicluster-queue-scorer", CLUSTERS),
+    ("multicluster-session-affinity-filter", CLUSTERS),
+    ("p2p-source-producer", "KV caches are not copied between servers on request; use prefix-cache-scorer"),
+    ("precise-prefix-cache-producer", KV_EVENTS),
+    ("precise-prefix-cache-scorer", KV_EVENTS),
+    ("predicted-latency-producer", PREDICTIONS),
+    ("predicted-latency-scorer", PREDICTIONS),
+    (
+        "session-id-producer",
+        "ids are read from headers; name the header in `sessionIdConfig.sources` of the session affinity plugin",
+    ),
+    ("token-producer", "prompts are not tokenized: tokens are estimated at four bytes each; leave it out"),
+];
+
+/// Upstream's types that are not there yet, so that they are told from misspelt ones.
+pub(super) const NOT_BUILT: [&str; 22] = [
+    "agent-identity",
+    "anthropic-parser",
+    "core-metrics-extractor",
+    "edf-ordering-policy",
+    "endpoint-notification-source",
+    "fcfs-ordering-policy",
+    "file-discovery",
+    "global-strict-fairness-policy",
+    "k8s-notification-source",
+    "metrics-data-source",
+    "passthrough-parser",
+    "priority-holdback-policy",
+    "program-aware-fairness",
+    "request-attribute-reporter",
+    "round-robin-fairness-policy",
+    "sglanghttp-parser",
+    "slo-deadline-ordering-policy",
+    "soft-reflective-ceiling-policy",
+    "static-usage-limit-policy",
+    "vertexai-parser",
+    "vllmgrpc-parser",
+    "vllmhttp-parser",
+];
