@@ -22,6 +22,12 @@ pub enum Api {
     Conversations,
     /// `/embeddings`
     Embeddings,
+    /// `/messages`, Anthropic's.
+    Messages,
+    /// Tokens instead of text: vLLM's and SGLang's own.
+    Generate,
+    /// `/images/generations`
+    Images,
     /// Anything else, and whatever has no body.
     Other,
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::Modes;
+use crate::response::Attribute;
 use crate::{InferenceRequest, Refusal, Subset};
 
 /// One message of a gateway.
@@ -109,8 +110,8 @@ pub enum Reply {
     ResponseHeaders(HeadReply),
     /// To a piece of its body.
     ResponseBody(BodyReply),
-    /// To its trailers.
-    ResponseTrailers,
+    /// To its trailers, with what is told of the whole response.
+    ResponseTrailers(Vec<Attribute>),
     /// Instead of a response by a server.
     Immediate(Immediate),
 }
@@ -139,6 +140,8 @@ pub struct BodyReply {
     pub content: Content,
     /// Changes of the head, where it has not gone on yet.
     pub head: Option<HeadReply>,
+    /// What is told of the whole response, with its last piece, as dynamic metadata.
+    pub attributes: Vec<Attribute>,
 }
 
 /// The bytes of a body reply.

@@ -21,12 +21,14 @@ impl Exchange {
             out.push(Action::Note(Note::Unexpected));
             return;
         }
-        let read = match RequestHead::read(head) {
+        let read = match RequestHead::read(head, &self.settings.parsers) {
             Ok(read) => read,
             Err(refusal) => return self.refuse(&refusal, out),
         };
         // An upload to a path of no known API, say: nothing in it is read, so nothing waits for its end.
-        let unread = read.open_ended || (read.route == Route::Unknown && !read.json && !self.settings.unknown_as_completions);
+        let unread = read.open_ended
+            || read.route == Route::Raw
+            || (read.route == Route::Unknown && !read.json && !self.settings.unknown_as_completions);
         // In these modes the body comes only once the head is answered.
         let buffered = matches!(mode, BodyMode::Buffered | BodyMode::BufferedPartial);
         let control = read.control.clone();
@@ -140,12 +142,14 @@ impl Exchange {
                 let bytes = edited.unwrap_or(body.bytes);
                 if end || !bytes.is_empty() {
                     let pieces = split(bytes, end, self.settings.reply_chunk);
-                    out.extend(pieces.map(|content| Action::Reply(Reply::RequestBody(BodyReply { content, head: None }))));
+                    out.extend(
+                        pieces.map(|content| Action::Reply(Reply::RequestBody(BodyReply { content, ..BodyReply::default() }))),
+                    );
                 }
             }
             Wait::Buffered(_) => {
                 let content = edited.map_or(Content::Unchanged, Content::Replaced);
-                out.push(Action::Reply(Reply::RequestBody(BodyReply { content, head: Some(head) })));
+                out.push(Action::Reply(Reply::RequestBody(BodyReply { content, head: Some(head), ..BodyReply::default() })));
             }
         }
     }
@@ -254,7 +258,7 @@ impl Exchange {
         let full_duplex = self.modes.is_some_and(|modes| modes.request == BodyMode::FullDuplex);
         if full_duplex {
             let pieces = split(chunk.body.into(), chunk.end, self.settings.reply_chunk);
-            out.extend(pieces.map(|content| Action::Reply(Reply::RequestBody(BodyReply { content, head: None }))));
+            out.extend(pieces.map(|content| Action::Reply(Reply::RequestBody(BodyReply { content, ..BodyReply::default() }))));
         } else {
             out.push(Action::Reply(Reply::RequestBody(BodyReply::default())));
         }

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use super::machine::{Exchange, RequestState, ResponseState};
 use super::request_side::split;
 use super::{Action, BodyMode, BodyReply, Chunk, Content, Head, HeadReply, Note, Reply, Served};
-use crate::response::{Framing, ResponseBody};
+use crate::request::Route;
+use crate::response::{Attribute, Framing, ResponseBody};
 
 /// Tells that the picker saw the response, as the Go picker's does.
 const SEEN: &str = "x-went-into-resp-headers";
@@ -58,8 +59,9 @@ impl Exchange {
             if let Some(status) = status {
                 picked.ticket.response_started(status, now);
             }
-            let framing = match status {
-                Some(SWITCHING_PROTOCOLS) => Framing::Opaque,
+            let framing = match (status, self.head.as_ref().map(|(head, _)| head.route)) {
+                (Some(SWITCHING_PROTOCOLS), _) | (_, Some(Route::Raw)) => Framing::Opaque,
+                (_, Some(Route::Grpc(method))) => Framing::Frames(method),
                 _ => Framing::of(head.get("content-type"), head.get("content-encoding"), picked.streaming),
             };
             let model_back = if framing == Framing::Opaque { None } else { picked.model_back.take() };
@@ -92,12 +94,16 @@ impl Exchange {
         } else {
             out.push(Action::Note(Note::Unexpected));
         }
+        let reply = |content| Action::Reply(Reply::ResponseBody(BodyReply { content, ..BodyReply::default() }));
         if duplex {
-            let pieces = split(passed.into(), chunk.end, self.settings.reply_chunk);
-            out.extend(pieces.map(|content| Action::Reply(Reply::ResponseBody(BodyReply { content, head: None }))));
+            out.extend(split(passed.into(), chunk.end, self.settings.reply_chunk).map(reply));
         } else {
-            let content = if replaces { Content::Replaced(passed.into()) } else { Content::Unchanged };
-            out.push(Action::Reply(Reply::ResponseBody(BodyReply { content, head: None })));
+            out.push(reply(if replaces { Content::Replaced(passed.into()) } else { Content::Unchanged }));
+        }
+        if chunk.end
+            && let Some(Action::Reply(Reply::ResponseBody(last))) = out.last_mut()
+        {
+            last.attributes = self.attributes();
         }
         if chunk.end {
             self.completed(now);
@@ -109,10 +115,10 @@ impl Exchange {
             let rest = Bytes::from(body.rest());
             if mode == BodyMode::FullDuplex && !rest.is_empty() {
                 let content = Content::Streamed { body: rest, end: false };
-                out.push(Action::Reply(Reply::ResponseBody(BodyReply { content, head: None })));
+                out.push(Action::Reply(Reply::ResponseBody(BodyReply { content, ..BodyReply::default() })));
             }
         }
-        out.push(Action::Reply(Reply::ResponseTrailers));
+        out.push(Action::Reply(Reply::ResponseTrailers(self.attributes())));
         self.completed(now);
     }
 
@@ -133,6 +139,12 @@ impl Exchange {
             picked.ticket.completed(now);
         }
         self.response = ResponseState::Ended;
+    }
+
+    /// What the gateway is told of a response that has come whole.
+    fn attributes(&self) -> Vec<Attribute> {
+        let (ResponseState::Following(body), Some(_)) = (&self.response, &self.picked) else { return Vec::new() };
+        self.settings.reporters.iter().filter_map(|reporter| reporter.report(body.usage())).collect()
     }
 
     fn tell_usage(&mut self) {

@@ -1,5 +1,7 @@
 //! Between ext_proc's messages on the wire and those of an exchange. Nothing else knows the wire's types.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption, Metadata};
@@ -20,6 +22,7 @@ use crate::exchange::{
     BodyMode, BodyReply, Chunk, Content, Head, HeadReply, Immediate, Incoming, Message, Modes, PickMetadata, Reply, Served,
 };
 use crate::request::{DESTINATION, LB_NAMESPACE, SERVED, SUBSET, SUBSET_NAMESPACE, subset_of};
+use crate::response::Attribute;
 
 /// Under which name the filter sends its attributes.
 const ATTRIBUTES: &str = "envoy.filters.http.ext_proc";
@@ -98,16 +101,24 @@ fn served(metadata: &Metadata) -> Served {
 /// A message to the gateway.
 pub(super) fn outgoing(reply: Reply) -> ProcessingResponse {
     let mut metadata = None;
+    let mut attributes = Vec::new();
     let response = match reply {
         Reply::RequestHeaders(reply) => Response::RequestHeaders(headers_response(reply, &mut metadata)),
         Reply::ResponseHeaders(reply) => Response::ResponseHeaders(headers_response(reply, &mut metadata)),
         Reply::RequestBody(reply) => Response::RequestBody(body_response(reply, &mut metadata)),
-        Reply::ResponseBody(reply) => Response::ResponseBody(body_response(reply, &mut metadata)),
+        Reply::ResponseBody(mut reply) => {
+            attributes = std::mem::take(&mut reply.attributes);
+            Response::ResponseBody(body_response(reply, &mut metadata))
+        }
         Reply::RequestTrailers => Response::RequestTrailers(TrailersResponse::default()),
-        Reply::ResponseTrailers => Response::ResponseTrailers(TrailersResponse::default()),
+        Reply::ResponseTrailers(told) => {
+            attributes = told;
+            Response::ResponseTrailers(TrailersResponse::default())
+        }
         Reply::Immediate(reply) => Response::ImmediateResponse(immediate(reply)),
     };
-    ProcessingResponse { dynamic_metadata: metadata.map(pick), response: Some(response), ..ProcessingResponse::default() }
+    let dynamic_metadata = metadata.map(pick).or_else(|| (!attributes.is_empty()).then(|| told(attributes)));
+    ProcessingResponse { dynamic_metadata, response: Some(response), ..ProcessingResponse::default() }
 }
 
 fn headers_response(reply: HeadReply, metadata: &mut Option<PickMetadata>) -> HeadersResponse {
@@ -155,6 +166,16 @@ fn pick(metadata: PickMetadata) -> Struct {
     let text = Value { kind: Some(Kind::StringValue(metadata.0)) };
     let inner = Struct { fields: [(DESTINATION.to_owned(), text)].into() };
     Struct { fields: [(LB_NAMESPACE.to_owned(), Value { kind: Some(Kind::StructValue(inner)) })].into() }
+}
+
+fn told(attributes: Vec<Attribute>) -> Struct {
+    let mut namespaces: HashMap<String, Struct> = HashMap::new();
+    for Attribute { namespace, name, value } in attributes {
+        let number = Value { kind: Some(Kind::NumberValue(value as f64)) };
+        namespaces.entry(namespace.to_string()).or_default().fields.insert(name.to_string(), number);
+    }
+    let structure = |(name, inner)| (name, Value { kind: Some(Kind::StructValue(inner)) });
+    Struct { fields: namespaces.into_iter().map(structure).collect() }
 }
 
 fn immediate(reply: Immediate) -> ImmediateResponse {

@@ -4,7 +4,9 @@
 //! field and the nearest name; what upstream has and weir has not is refused as such, never passed over.
 
 mod parameters;
+mod parsers;
 mod problem;
+mod reporter;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,8 @@ use super::prefix::PrefixSettings;
 use super::profile::{Named, Profile, Weighted};
 use super::saturation::SaturationDetector;
 use super::scorers::{KvCacheUtilizationScorer, PrefixCacheScorer, QueueScorer};
+use crate::request::Parsers;
+use crate::response::AttributeReporter;
 
 /// The versions that are read: upstream's and its successor's.
 const API_VERSIONS: [&str; 2] = ["inference.networking.x-k8s.io/v1alpha1", "llm-d.ai/v1alpha1"];
@@ -46,6 +50,10 @@ pub struct SchedulingConfig {
     pub detector: SaturationDetector,
     /// `destination-endpoint-served-verifier` is in the list: responses are to carry `x-conformance-test-served-endpoint`.
     pub verify_served: bool,
+    /// Which paths are read, and how.
+    pub parsers: Parsers,
+    /// Each `request-attribute-reporter` of the list.
+    pub reporters: Vec<AttributeReporter>,
 }
 
 impl Default for SchedulingConfig {
@@ -69,6 +77,8 @@ impl Default for SchedulingConfig {
             prefix: Some(PrefixSettings::default()),
             detector: SaturationDetector::default(),
             verify_served: false,
+            parsers: Parsers::default(),
+            reporters: Vec::new(),
         }
     }
 }
@@ -137,7 +147,6 @@ impl Reader {
         for (name, instead) in [
             ("dataLayer", "where endpoints and their metrics are read from is part of the pool (pools file or InferencePool)"),
             ("flowControl", "holding requests in queues; without it requests are placed or refused at once"),
-            ("requestHandler", "a choice of parsers; the path of a request says which API it is for"),
         ] {
             if let Some(value) = fields.get(name) {
                 self.reading.refuse(&value, format!("not built yet: {instead}"));
@@ -151,9 +160,7 @@ impl Reader {
                 self.plugin(&value);
             }
         }
-        if let Some(value) = fields.get("parser") {
-            self.parser(&value);
-        }
+        let parsers = self.parsers(&fields);
         let detector = fields.get("saturationDetector").and_then(|value| self.detector(&value)).unwrap_or_default();
         let profiles = fields.get("schedulingProfiles").map(|value| self.reading.list(&value, "a list of profiles"));
         let profiles = profiles.unwrap_or_default();
@@ -162,10 +169,10 @@ impl Reader {
         }
         let (name, used) = match profiles.first() {
             Some(value) => self.profile(value),
-            None if self.plugins.is_empty() => return SchedulingConfig::default(),
+            None if self.plugins.is_empty() => return SchedulingConfig { parsers, ..SchedulingConfig::default() },
             None => ("default".into(), self.plugins.iter().map(|plugin| Used { plugin: plugin.clone(), weight: 1.0 }).collect()),
         };
-        self.assemble(name, used, detector, profiles.is_empty())
+        SchedulingConfig { parsers, ..self.assemble(name, used, detector, profiles.is_empty()) }
     }
 
     fn header(&mut self, fields: &Fields<'_>, name: &str, allowed: &[&str]) {
@@ -218,7 +225,7 @@ impl Reader {
         }
         let given = fields.get("parameters").filter(|value| !matches!(value.node.value, yaml::Node::Nothing));
         let given = given.and_then(|value| parameters_of(&mut self.reading, &value));
-        let mut parameters = Parameters::new(&mut self.reading, given);
+        let mut parameters = Parameters::new(&mut self.reading, given, (fields.at, fields.path_of("parameters")));
         let part = build(&mut parameters);
         parameters.finish();
         let name = PluginName { kind, name: name.into() };
@@ -240,15 +247,6 @@ impl Reader {
             self.reading.refuse(&value, format!("no plugin `{name}` is in the list{way_out}"));
         }
         found
-    }
-
-    fn parser(&mut self, value: &Value<'_>) {
-        let Some(fields) = self.reading.fields(value, "`pluginRef`", &["pluginRef"]) else { return };
-        if let Some(plugin) = self.referenced(&fields)
-            && plugin.name.kind != "openai-parser"
-        {
-            self.reading.refuse(value, format!("`{}` is no parser: write `pluginRef: openai-parser`", plugin.name.name));
-        }
     }
 
     fn detector(&mut self, value: &Value<'_>) -> Option<SaturationDetector> {
@@ -315,7 +313,13 @@ impl Reader {
                     scorers.push(Weighted { scorer: Named { name, plugin }, weight });
                 }
                 Part::Picker(plugin) => picker = picker.or(Some(Named { name, plugin })),
-                Part::Detector(_) | Part::PrefixProducer(_) | Part::BuiltIn | Part::ServedVerifier => {}
+                Part::Detector(_)
+                | Part::PrefixProducer(_)
+                | Part::BuiltIn
+                | Part::ServedVerifier
+                | Part::Parser(_)
+                | Part::Reporter(_)
+                | Part::Broken => {}
             }
         }
         let declared = || self.plugins.iter();
@@ -335,6 +339,10 @@ impl Reader {
             prefix: for_producer.map(|settings| producer.unwrap_or(settings)),
             detector,
             verify_served: declared().any(|plugin| matches!(plugin.part, Part::ServedVerifier)),
+            parsers: Parsers::default(),
+            reporters: declared()
+                .filter_map(|plugin| if let Part::Reporter(reporter) = &plugin.part { Some(reporter.clone()) } else { None })
+                .collect(),
         }
     }
 }

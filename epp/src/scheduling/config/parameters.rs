@@ -3,18 +3,22 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use serde_saphyr::Location;
+
 use super::yaml::{Fields, Reading, Value, did_you_mean};
 
 /// The parameters of one plugin.
 pub(super) struct Parameters<'reading, 'tree> {
     reading: &'reading mut Reading,
     fields: Option<Fields<'tree>>,
+    /// Where the plugin stands, for what is missing.
+    plugin: (Location, String),
     asked: Vec<&'static str>,
 }
 
 impl<'reading, 'tree> Parameters<'reading, 'tree> {
-    pub(super) fn new(reading: &'reading mut Reading, fields: Option<Fields<'tree>>) -> Self {
-        Self { reading, fields, asked: Vec::new() }
+    pub(super) fn new(reading: &'reading mut Reading, fields: Option<Fields<'tree>>, plugin: (Location, String)) -> Self {
+        Self { reading, fields, plugin, asked: Vec::new() }
     }
 
     /// Whether any was given.
@@ -53,6 +57,20 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
             }
             None => default,
         }
+    }
+
+    /// Whatever `read` makes of a value that must be there.
+    pub(super) fn required<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&mut Reading, &Value<'tree>) -> Option<T>,
+    ) -> Option<T> {
+        let Some(value) = self.ask(name) else {
+            let (at, path) = &self.plugin;
+            self.reading.refuse_at(*at, &format!("{path}.{name}"), "is missing".to_owned());
+            return None;
+        };
+        read(self.reading, &value)
     }
 
     /// True or false.

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use weir_datastore::Thresholds;
 
 use super::parameters::Parameters;
+use super::reporter::reporter;
+use crate::request::Parser;
+use crate::response::AttributeReporter;
 use crate::scheduling::filters::HeaderTestingFilter;
 use crate::scheduling::pickers::{MaxScorePicker, RandomPicker, WeightedRandomPicker};
 use crate::scheduling::prefix::PrefixSettings;
@@ -25,6 +28,12 @@ pub(super) enum Part {
     PrefixScorer(Option<PrefixSettings>),
     /// Asks the frontend to say on responses which endpoint served.
     ServedVerifier,
+    /// Says how bodies are read, where a parser is asked for by name.
+    Parser(Parser),
+    /// Tells the gateway a number of each response.
+    Reporter(AttributeReporter),
+    /// What could not be read, and was told of.
+    Broken,
     /// What weir does in any case, so that there is nothing to make.
     BuiltIn,
 }
@@ -33,7 +42,7 @@ pub(super) enum Part {
 type Build = fn(&mut Parameters<'_, '_>) -> Part;
 
 /// Types by upstream's names.
-pub(super) const TABLE: [(&str, Build); 15] = [
+pub(super) const TABLE: [(&str, Build); 22] = [
     ("queue-scorer", |_| scorer(QueueScorer)),
     ("kv-cache-utilization-scorer", |_| scorer(KvCacheUtilizationScorer)),
     ("running-requests-size-scorer", |_| scorer(RunningRequestsScorer)),
@@ -51,17 +60,23 @@ pub(super) const TABLE: [(&str, Build); 15] = [
     ("utilization-detector", |parameters| Part::Detector(utilization(parameters))),
     ("concurrency-detector", |parameters| Part::Detector(concurrency(parameters))),
     ("single-profile-handler", |_| Part::BuiltIn),
-    ("openai-parser", |_| Part::BuiltIn),
+    ("openai-parser", |_| Part::Parser(Parser::OpenAi)),
+    ("anthropic-parser", |_| Part::Parser(Parser::Anthropic)),
+    ("vllmhttp-parser", |_| Part::Parser(Parser::VllmHttp)),
+    ("sglanghttp-parser", |_| Part::Parser(Parser::SglangHttp)),
+    ("vllmgrpc-parser", |_| Part::Parser(Parser::VllmGrpc)),
+    ("vertexai-parser", |_| Part::Parser(Parser::VertexAi)),
+    ("passthrough-parser", |_| Part::Parser(Parser::Passthrough)),
+    ("request-attribute-reporter", |parameters| parameters.required("attributes", reporter).map_or(Part::Broken, Part::Reporter)),
     ("destination-endpoint-served-verifier", |_| Part::ServedVerifier),
 ];
 
 /// Upstream's types that are not there, so that they are told from misspelt ones.
-pub(super) const NOT_BUILT: [&str; 50] = [
+pub(super) const NOT_BUILT: [&str; 46] = [
     "active-request-scorer",
     "agent-identity",
     "always-disagg-multimodal-decider",
     "always-disagg-pd-decider",
-    "anthropic-parser",
     "context-length-aware",
     "core-metrics-extractor",
     "data-parallel-profile-handler",
@@ -85,7 +100,6 @@ pub(super) const NOT_BUILT: [&str; 50] = [
     "load-aware-scorer",
     "metrics-data-source",
     "no-hit-lru-scorer",
-    "passthrough-parser",
     "pd-profile-handler",
     "precise-prefix-cache-scorer",
     "predicted-latency-producer",
@@ -95,7 +109,6 @@ pub(super) const NOT_BUILT: [&str; 50] = [
     "prefix-cache-affinity-filter",
     "priority-holdback-policy",
     "probabilistic-admitter",
-    "request-attribute-reporter",
     "round-robin-fairness-policy",
     "session-affinity-filter",
     "session-affinity-scorer",
@@ -106,7 +119,6 @@ pub(super) const NOT_BUILT: [&str; 50] = [
     "topology-affinity-filter",
     "topology-affinity-scorer",
     "utilization-filter",
-    "vllmgrpc-parser",
 ];
 
 fn scorer(scorer: impl Scorer + 'static) -> Part {
