@@ -184,7 +184,7 @@ impl Shared {
     fn showed(&self, state: &roster::State, evidence: Evidence, at: Instant) {
         let name = &state.address;
         match evidence {
-            Evidence::Answered | Evidence::ServerError => self.answers_seen.store(true, Ordering::Relaxed),
+            Evidence::Answered | Evidence::ServerError | Evidence::Unreached => self.answers_seen.store(true, Ordering::Relaxed),
             Evidence::NoAnswer if !self.answers_seen.load(Ordering::Relaxed) => return,
             Evidence::NoAnswer | Evidence::PassedOver => {}
         }

@@ -19,6 +19,8 @@ pub struct Incoming {
     pub served: Served,
     /// `upstream.address` among the attributes: the endpoint by a gateway that sets no metadata.
     pub upstream_address: Option<String>,
+    /// `response.code_details` among the attributes: whether the response is the gateway's own, and why.
+    pub code_details: Option<String>,
 }
 
 /// What a message is about.
@@ -114,6 +116,8 @@ pub enum Reply {
     ResponseTrailers(Vec<Attribute>),
     /// Instead of a response by a server.
     Immediate(Immediate),
+    /// That both bodies be sent in full duplex; the reply to the head follows.
+    FullDuplex,
 }
 
 /// How a head is to change.
@@ -197,11 +201,13 @@ pub enum Note {
     DirectorFailed,
     /// A stream more than may be open.
     TooManyStreams,
+    /// Nothing was said for so long after a pick that the request no longer counts as in flight.
+    Silent,
 }
 
 impl Note {
     /// Every one.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Unexpected,
         Self::ServedElsewhere,
         Self::ServedUnreadable,
@@ -212,6 +218,7 @@ impl Note {
         Self::ModelNotRewritten,
         Self::DirectorFailed,
         Self::TooManyStreams,
+        Self::Silent,
     ];
 
     /// Label of the metric.
@@ -227,6 +234,7 @@ impl Note {
             Self::ModelNotRewritten => "model_not_rewritten",
             Self::DirectorFailed => "director_failed",
             Self::TooManyStreams => "too_many_streams",
+            Self::Silent => "silent",
         }
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::machine::{Exchange, Picked, RequestState, Wait};
-use super::{Action, BodyMode, BodyReply, Chunk, Content, Head, HeadReply, Note, PickMetadata, Reply};
+use super::{Action, BodyMode, BodyReply, Chunk, Content, Head, HeadReply, Modes, Note, PickMetadata, Reply};
 use crate::request::{self, DESTINATION, RequestBody, RequestHead, Route};
 use crate::response::ModelBack;
 use crate::{Api, Code, InferenceRequest, Pick, Refusal};
@@ -38,6 +38,11 @@ impl Exchange {
             self.ask(Wait::Head, out);
         } else if buffered {
             out.push(Action::Reply(Reply::RequestHeaders(HeadReply { remove: control, ..HeadReply::default() })));
+            self.request = RequestState::Collecting { buffered };
+        } else if mode == BodyMode::None && !unread && self.settings.ask_for_bodies {
+            out.push(Action::Reply(Reply::FullDuplex));
+            self.asked_for_bodies = true;
+            self.modes = Some(Modes { request: BodyMode::FullDuplex, response: BodyMode::FullDuplex });
             self.request = RequestState::Collecting { buffered };
         } else if unread || mode != BodyMode::FullDuplex {
             self.ask(Wait::Head, out);
@@ -246,7 +251,10 @@ impl Exchange {
                 remove.clone_from(&head.control);
             }
         }
-        if let Some(edited) = edited {
+        if edited.is_some() && self.asked_for_bodies {
+            // Envoy takes no other length here, but keeps the old one.
+            remove.push("content-length");
+        } else if let Some(edited) = edited {
             set.push(("content-length", edited.len().to_string()));
         }
         let clear_route_cache = self.settings.clear_route_cache;

@@ -6,9 +6,10 @@ use std::str;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::machine::{Exchange, RequestState, ResponseState};
+use super::machine::{Exchange, Origin, RequestState, ResponseState};
 use super::request_side::split;
 use super::{Action, BodyMode, BodyReply, Chunk, Content, Head, HeadReply, Note, Reply, Served};
+use crate::Failure;
 use crate::request::Route;
 use crate::response::{Attribute, Framing, ResponseBody};
 
@@ -19,14 +20,8 @@ const VERIFIER: &str = "x-conformance-test-served-endpoint";
 const SWITCHING_PROTOCOLS: u16 = 101;
 
 impl Exchange {
-    pub(super) fn response_headers(
-        &mut self,
-        head: &Head,
-        served: Served,
-        upstream: Option<&str>,
-        now: Instant,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn response_headers(&mut self, head: &Head, origin: Origin, now: Instant, out: &mut Vec<Action>) {
+        let served = &origin.served;
         match &self.request {
             RequestState::Waiting(_) => out.extend([Action::Abandon, Action::Note(Note::GatewayGaveUp)]),
             RequestState::Collecting { .. } => out.push(Action::Note(Note::GatewayGaveUp)),
@@ -45,19 +40,21 @@ impl Exchange {
         let status = [":status", "status"].into_iter().find_map(|name| number(head.get(name)?));
         let mut set = vec![(SEEN, "true".to_owned())];
         if self.settings.served_verifier {
-            let told = match &served {
+            let told = match served {
                 Served::NoMetadata => "fail: missing envoy lb metadata",
                 Served::NoKey => "fail: missing destination endpoint served metadata",
                 Served::By(endpoint) => endpoint,
             };
             set.push((VERIFIER, told.to_owned()));
         }
-        self.note_served(&served, upstream, out);
+        self.note_served(served, origin.upstream_address.as_deref(), out);
         let mut body = ResponseBody::new(Framing::Opaque, None);
         let mut remove = Vec::new();
         if let Some(picked) = &mut self.picked {
-            if let Some(status) = status {
-                picked.ticket.response_started(status, now);
+            match (status, origin.code_details.as_deref().and_then(failure)) {
+                (Some(status), None) => picked.ticket.response_started(status, now),
+                (Some(status), Some(why)) => picked.ticket.gateway_answered(status, why, now),
+                (None, _) => {}
             }
             let framing = match (status, self.head.as_ref().map(|(head, _)| head.route)) {
                 (Some(SWITCHING_PROTOCOLS), _) | (_, Some(Route::Raw)) => Framing::Opaque,
@@ -171,6 +168,24 @@ impl Exchange {
             }
             Err(_) => out.push(Action::Note(Note::ServedUnreadable)),
         }
+    }
+}
+
+/// Why the gateway answered by itself, by Envoy's details of a response; nothing where the server did.
+fn failure(details: &str) -> Option<Failure> {
+    const RESET: &str = "upstream_reset_before_response_started";
+    match details {
+        "" | "via_upstream" => None,
+        // Its own limit of requests at a time.
+        _ if details.starts_with(RESET) && details[RESET.len()..].starts_with("{overflow") => Some(Failure::Elsewhere),
+        _ if details.starts_with(RESET) => Some(Failure::Unreached),
+        _ if details.starts_with("upstream_response_timeout")
+            || details.starts_with("upstream_per_try_")
+            || details.starts_with("upstream_max_stream_duration") =>
+        {
+            Some(Failure::TimedOut)
+        }
+        _ => Some(Failure::Elsewhere),
     }
 }
 

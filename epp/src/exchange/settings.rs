@@ -1,5 +1,7 @@
 //! What of an exchange can be set.
 
+use std::time::Duration;
+
 use crate::request::Parsers;
 use crate::response::AttributeReporter;
 
@@ -61,6 +63,11 @@ pub struct Settings {
     pub parsers: Parsers,
     /// What is told to the gateway of each response.
     pub reporters: Vec<AttributeReporter>,
+    /// Whether a gateway that sends no bodies is asked to send them in full duplex: it must allow that
+    /// (`allow_mode_override: true`), or it waits in vain. No by default: such requests are placed by their head.
+    pub ask_for_bodies: bool,
+    /// After the pick a request counts as in flight until its stream ends, or until the gateway has said nothing for so long, 1 h.
+    pub silence: Duration,
     /// How refusals begin.
     pub error_prefix: ErrorPrefix,
     /// Whether a body of a path that is no known API is read as completions, as v1.5 does; by default it passes, and its model counts
@@ -83,6 +90,8 @@ impl Default for Settings {
             served_verifier: false,
             parsers: Parsers::default(),
             reporters: Vec::new(),
+            ask_for_bodies: false,
+            silence: Duration::from_secs(3600),
             error_prefix: ErrorPrefix::default(),
             unknown_as_completions: false,
             untold_modes: Modes::default(),

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption, Metadata};
+use envoy_types::pb::envoy::extensions::filters::http::ext_proc::v3::ProcessingMode;
+use envoy_types::pb::envoy::extensions::filters::http::ext_proc::v3::processing_mode::{BodySendMode, HeaderSendMode};
 use envoy_types::pb::envoy::service::ext_proc::v3::{
     BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, HttpBody, HttpHeaders, ImmediateResponse,
     StreamedBodyResponse, TrailersResponse, body_mutation::Mutation, processing_request::Request, processing_response::Response,
@@ -30,7 +32,9 @@ const ATTRIBUTES: &str = "envoy.filters.http.ext_proc";
 /// A message of a gateway.
 pub(super) fn incoming(request: ProcessingRequest) -> Incoming {
     let metadata = request.metadata_context.unwrap_or_default();
-    let upstream = request.attributes.get(ATTRIBUTES).and_then(|attributes| string(attributes.fields.get("upstream.address")?));
+    let attributes = request.attributes.get(ATTRIBUTES);
+    let attribute = |name: &str| attributes.and_then(|attributes| string(attributes.fields.get(name)?)).map(str::to_owned);
+    let (upstream_address, code_details) = (attribute("upstream.address"), attribute("response.code_details"));
     Incoming {
         message: request.request.map(|request| match request {
             Request::RequestHeaders(headers) => Message::RequestHeaders(head(headers)),
@@ -45,7 +49,8 @@ pub(super) fn incoming(request: ProcessingRequest) -> Incoming {
             .map(|told| Modes { request: mode(told.request_body_mode), response: mode(told.response_body_mode) }),
         subset: subset(&metadata),
         served: served(&metadata),
-        upstream_address: upstream.map(str::to_owned),
+        upstream_address,
+        code_details,
     }
 }
 
@@ -103,6 +108,8 @@ pub(super) fn outgoing(reply: Reply) -> ProcessingResponse {
     let mut metadata = None;
     let mut attributes = Vec::new();
     let response = match reply {
+        // Alone: Envoy leaves the body out of what it answers the head with.
+        Reply::FullDuplex => return ProcessingResponse { mode_override: Some(full_duplex()), ..ProcessingResponse::default() },
         Reply::RequestHeaders(reply) => Response::RequestHeaders(headers_response(reply, &mut metadata)),
         Reply::ResponseHeaders(reply) => Response::ResponseHeaders(headers_response(reply, &mut metadata)),
         Reply::RequestBody(reply) => Response::RequestBody(body_response(reply, &mut metadata)),
@@ -119,6 +126,17 @@ pub(super) fn outgoing(reply: Reply) -> ProcessingResponse {
     };
     let dynamic_metadata = metadata.map(pick).or_else(|| (!attributes.is_empty()).then(|| told(attributes)));
     ProcessingResponse { dynamic_metadata, response: Some(response), ..ProcessingResponse::default() }
+}
+
+fn full_duplex() -> ProcessingMode {
+    ProcessingMode {
+        request_body_mode: BodySendMode::FullDuplexStreamed.into(),
+        response_body_mode: BodySendMode::FullDuplexStreamed.into(),
+        request_trailer_mode: HeaderSendMode::Send.into(),
+        response_header_mode: HeaderSendMode::Send.into(),
+        response_trailer_mode: HeaderSendMode::Send.into(),
+        ..ProcessingMode::default()
+    }
 }
 
 fn headers_response(reply: HeadReply, metadata: &mut Option<PickMetadata>) -> HeadersResponse {

@@ -137,6 +137,28 @@ fn head_first_modes_are_placed_by_the_head() {
 }
 
 #[test]
+fn a_gateway_that_sends_no_bodies_is_asked_for_them_by_setting() {
+    let settings = Settings { ask_for_bodies: true, ..Settings::default() };
+    let mut script = Script::with(modes(BodyMode::None, BodyMode::None), settings.clone());
+    script.post();
+    assert_eq!(script.replies(), [Reply::FullDuplex]);
+    script.body(PROMPT, true).pick(&[ENDPOINT], Some("llama-8b"));
+    let replies = script.replies();
+    let Reply::RequestHeaders(head) = &replies[0] else { panic!("{replies:?}") };
+    assert!(head.remove.contains(&"content-length") && !head.set.iter().any(|(name, _)| *name == "content-length"));
+    assert_eq!(bytes(&replies), (PROMPT.replace("llama", "llama-8b").into_bytes(), vec![true]));
+    script.send(response("200", "application/json"));
+    script.send(Message::ResponseBody(Chunk { body: br#"{"model":"llama-8b"}"#.to_vec(), end: true }));
+    assert_eq!(bytes(&script.replies()), (br#"{"model":"llama"}"#.to_vec(), vec![true]));
+    // Nothing is asked for where nothing would be read.
+    for headers in [&[(":method", "GET"), ("upgrade", "websocket")][..], &[("content-type", "application/grpc")]] {
+        let mut script = Script::with(modes(BodyMode::None, BodyMode::None), settings.clone());
+        script.head(headers, false).pick(&[ENDPOINT], None);
+        assert!(matches!(script.replies()[..], [Reply::RequestHeaders(_)]));
+    }
+}
+
+#[test]
 fn an_upgraded_connection_passes_without_an_end() {
     for headers in
         [&[(":method", "GET"), ("upgrade", "websocket")][..], &[(":method", "CONNECT")], &[("content-type", "application/grpc")]]

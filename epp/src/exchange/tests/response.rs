@@ -151,3 +151,33 @@ fn what_is_reported_goes_with_the_last_piece_else_with_the_trailers() {
     script.send(response("200", "application/json")).send(piece(ANSWER, false)).send(Message::ResponseTrailers);
     assert_eq!(script.replies().last(), Some(&Reply::ResponseTrailers(vec![wanted])));
 }
+
+#[test]
+fn an_answer_of_the_gateways_own_is_no_answer_of_the_server() {
+    let reset = "upstream_reset_before_response_started";
+    for (details, told) in [
+        (None, "started 503"),
+        (Some("via_upstream".to_owned()), "started 503"),
+        (Some(format!("{reset}{{remote_connection_failure}}")), "gateway answered 503 Unreached"),
+        (Some(format!("{reset}{{overflow}}")), "gateway answered 503 Elsewhere"),
+        (Some("upstream_response_timeout".to_owned()), "gateway answered 503 TimedOut"),
+        (Some("upstream_per_try_timeout".to_owned()), "gateway answered 503 TimedOut"),
+        (Some("no_healthy_upstream".to_owned()), "gateway answered 503 Elsewhere"),
+    ] {
+        let mut script = placed(None, Settings::default());
+        script.deliver(Incoming { message: Some(response("503", "text/plain")), code_details: details, ..Incoming::default() });
+        script.send(piece("upstream connect error", true));
+        assert_eq!(script.told(), [told, "22 bytes", "completed", "ended"]);
+    }
+}
+
+#[test]
+fn after_a_long_silence_nothing_is_in_flight_and_the_answer_still_passes() {
+    let mut script = placed(None, Settings::default());
+    assert!(script.exchange.in_flight());
+    script.exchange.silent(&mut script.out);
+    assert_eq!((script.told(), script.notes()), (vec!["ended".to_owned()], vec![Note::Silent]));
+    script.send(response("200", "application/json")).send(piece(ANSWER, true));
+    assert_eq!(bytes(&script.replies()).0, ANSWER.replace("target", "llama").into_bytes());
+    assert_eq!(script.told(), ["ended"]);
+}
