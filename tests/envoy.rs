@@ -184,3 +184,33 @@ async fn an_upgraded_connection_goes_both_ways() {
         assert_eq!(echoed, frame);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_the_gateway_is_told_from_one_of_the_server() {
+    let gateway = Gateway::start("failures").await;
+    for (listener, told) in [("original", "gateway answered 503 Unreached"), ("buffered", "started 503")] {
+        for (index, reason) in [(3, "remote connection failure"), (4, "connection termination")] {
+            let request = gateway.post(listener, "/v1/completions", prompt("llama", 10), 0);
+            let response = request.header("test-epp-endpoint-selection", index).send().await.unwrap();
+            assert_eq!(response.status(), 503, "{listener}");
+            assert!(text(response).await.ends_with(reason));
+            // Only the gateway's details tell the two apart, and the buffering listener forwards none.
+            assert!(gateway.take_log("ended").contains(&told.to_owned()), "{listener} {reason}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_sends_no_bodies_is_asked_for_them() {
+    let mut gateway = Gateway::start("asked").await;
+    let response = gateway.post("asked", "/v1/completions", prompt(ALIAS[0], 300_000), 100_000).send().await.unwrap();
+    assert!(text(response).await == document(ALIAS[0], 100_000));
+    assert!(gateway.take_received()[0].body == prompt(ALIAS[1], 300_000));
+    assert!(gateway.take_log("ended").contains(&"usage 3 4".to_owned()));
+    let held = tokio::spawn(gateway.post("asked", "/v1/completions", prompt(HELD, 1 << 18), 0).send());
+    gateway.waiting.wait_for(|waiting| *waiting == 1).await.unwrap();
+    gateway.gate.send_replace(true);
+    assert_eq!(held.await.unwrap().unwrap().status(), 200);
+    let models = gateway.client.get(gateway.url("asked", "/v1/models")).send().await.unwrap();
+    assert_eq!(models.status(), 200);
+}

@@ -22,6 +22,12 @@ pub enum Api {
     Conversations,
     /// `/embeddings`
     Embeddings,
+    /// `/messages`, Anthropic's.
+    Messages,
+    /// Tokens instead of text: vLLM's and SGLang's own.
+    Generate,
+    /// `/images/generations`
+    Images,
     /// Anything else, and whatever has no body.
     Other,
 }
@@ -99,12 +105,25 @@ pub trait Ticket: Send + Sync + std::fmt::Debug {
     fn served_by(&mut self, endpoint: SocketAddr);
     /// The response's head came with this status.
     fn response_started(&mut self, status: u16, at: Instant);
+    /// The gateway answered by itself, with this status, since this befell the request.
+    fn gateway_answered(&mut self, status: u16, why: Failure, at: Instant);
     /// Bytes of the response's body came; the first ones are the first token of a streamed answer.
     fn response_bytes(&mut self, bytes: usize, at: Instant);
     /// The answer's own count of tokens.
     fn usage(&mut self, usage: Usage);
     /// The answer is complete.
     fn completed(&mut self, at: Instant);
+}
+
+/// Why a gateway answers in a server's place.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Failure {
+    /// The endpoint could not be reached, or the connection broke before an answer.
+    Unreached,
+    /// It took longer than the gateway allows.
+    TimedOut,
+    /// Something else: the endpoint had no part in it.
+    Elsewhere,
 }
 
 /// Tokens as the model server counted them.

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use weir_epp::exchange::Settings;
 use weir_epp::frontend::{Certificate, Frontend, Servers};
-use weir_epp::{Director, InferenceRequest, Pick, Refusal, Ticket, Usage};
+use weir_epp::{Director, Failure, InferenceRequest, Pick, Refusal, Ticket, Usage};
 use weir_serving::{Drain, Health, ServingMetrics};
 use weir_tests::{Folder, Process, eventually, repository};
 
@@ -119,6 +119,9 @@ impl Ticket for Logged {
     fn response_started(&mut self, status: u16, _at: tokio::time::Instant) {
         self.0.lock().unwrap().push(format!("started {status}"));
     }
+    fn gateway_answered(&mut self, status: u16, why: Failure, _at: tokio::time::Instant) {
+        self.0.lock().unwrap().push(format!("gateway answered {status} {why:?}"));
+    }
     fn response_bytes(&mut self, _bytes: usize, _at: tokio::time::Instant) {}
     fn usage(&mut self, usage: Usage) {
         self.0.lock().unwrap().push(format!("usage {} {}", usage.prompt_tokens, usage.completion_tokens));
@@ -204,13 +207,19 @@ impl Gateway {
             servers.push(address);
         }
         let upgrading = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoints = [&servers[..], &[upgrading.local_addr().unwrap()]].concat();
+        let closing = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Nobody listens there any more.
+        let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let more = [upgrading.local_addr().unwrap(), refusing, closing.local_addr().unwrap()];
+        let endpoints = [&servers[..], &more].concat();
         tokio::spawn(echo(upgrading));
+        tokio::spawn(async move { while closing.accept().await.is_ok() {} });
         let director = Chooser { endpoints, gate: gated, waiting: Arc::new(waiting), log: Arc::clone(&log) };
+        // Matters where no bodies are sent.
+        let settings = Settings { ask_for_bodies: true, ..Settings::default() };
         let mut registry = prometheus_client::registry::Registry::default();
         let (random, leaving) = (StdRng::seed_from_u64(1), CancellationToken::new());
-        let frontend =
-            Frontend::new(Arc::new(director), Settings::default(), random, Health::new(), leaving, &mut registry).unwrap();
+        let frontend = Frontend::new(Arc::new(director), settings, random, Health::new(), leaving, &mut registry).unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let bind = Servers::bind(
             frontend,
@@ -243,7 +252,7 @@ impl Gateway {
                 let text = weir_tests::get(&format!("http://{admin}/listeners"))?;
                 let listeners: Vec<_> =
                     text.lines().filter_map(|line| line.split_once("::")).map(|(name, at)| (name.into(), at.into())).collect();
-                if listeners.len() == 3 { Ok(listeners) } else { Err(text) }
+                if listeners.len() == 4 { Ok(listeners) } else { Err(text) }
             })
         });
         let listeners = listeners.await.unwrap_or_else(|_| panic!("{}", envoy.output()));

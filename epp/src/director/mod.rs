@@ -157,7 +157,7 @@ impl PoolDirector {
         loop {
             ticks.tick().await;
             while let Ok(given) = writers.try_recv() {
-                if given.key().pool == self.0.settings.pool {
+                if given.key().pool == self.0.pool {
                     (writer, written) = (Some(given), None);
                 }
             }
@@ -223,7 +223,7 @@ impl Shared {
     fn showed(&self, state: &roster::State, evidence: Evidence, at: Instant) {
         let name = &state.address;
         match evidence {
-            Evidence::Answered | Evidence::ServerError => self.answers_seen.store(true, Ordering::Relaxed),
+            Evidence::Answered | Evidence::ServerError | Evidence::Unreached => self.answers_seen.store(true, Ordering::Relaxed),
             Evidence::NoAnswer if !self.answers_seen.load(Ordering::Relaxed) => return,
             Evidence::NoAnswer | Evidence::PassedOver => {}
         }

@@ -165,7 +165,7 @@ impl Shared {
             aliases,
             until_first_token: request.estimate.until_first_token(),
         };
-        Some(Placed::new(self.clone(), stages, model.clone(), request.request.received))
+        Some(Placed::new(self.clone(), stages, model.clone(), request.request))
     }
 
     fn prefix(

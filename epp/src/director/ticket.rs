@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::roster::State;
-use crate::inference::{InferenceRequest, Ticket, Usage};
+use crate::inference::{Failure, InferenceRequest, Ticket, Usage};
 use crate::metrics::ModelMetrics;
 use crate::scheduling::{Evidence, Stage};
 
@@ -153,6 +153,16 @@ impl Ticket for Placed {
         if self.status.replace(status).is_none() {
             let evidence = if status < FIRST_SERVER_ERROR { Evidence::Answered } else { Evidence::ServerError };
             self.shared.showed(&self.stages.charge.state, evidence, at);
+        }
+    }
+
+    fn gateway_answered(&mut self, status: u16, why: Failure, at: Instant) {
+        if self.status.replace(status).is_none() {
+            match why {
+                Failure::Unreached => self.shared.showed(&self.stages.charge.state, Evidence::Unreached, at),
+                Failure::TimedOut => self.shared.showed(&self.stages.charge.state, Evidence::NoAnswer, at),
+                Failure::Elsewhere => {}
+            }
         }
     }
 

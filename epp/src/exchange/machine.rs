@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use super::budget::Share;
 use super::refusal::immediate;
-use super::{Action, Budget, Chunk, Head, Incoming, Message, Modes, Note, Reply, Settings};
+use super::{Action, Budget, Chunk, Head, Incoming, Message, Modes, Note, Reply, Served, Settings};
 use crate::request::{self, RequestBody, RequestHead};
 use crate::response::{ModelBack, ResponseBody};
-use crate::{Refusal, Subset, Ticket};
+use crate::{Failure, Refusal, Subset, Ticket, Usage};
 
 /// How a stream ended, from the gateway's side.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,6 +47,8 @@ pub struct Exchange {
     pub(super) whole: bool,
     /// Whether trailers wait for their reply.
     pub(super) trailers: bool,
+    /// Whether the gateway was asked for bodies.
+    pub(super) asked_for_bodies: bool,
     /// Whether the gateway has half-closed and waits.
     pub(super) half_closed: bool,
     pub(super) picked: Option<Picked>,
@@ -95,6 +97,27 @@ pub(super) struct Picked {
     pub(super) response_headers: Vec<(Arc<str>, String)>,
 }
 
+/// In place of a ticket that has expired.
+#[derive(Debug)]
+struct Expired;
+
+impl Ticket for Expired {
+    fn served_by(&mut self, _endpoint: SocketAddr) {}
+    fn response_started(&mut self, _status: u16, _at: Instant) {}
+    fn gateway_answered(&mut self, _status: u16, _why: Failure, _at: Instant) {}
+    fn response_bytes(&mut self, _bytes: usize, _at: Instant) {}
+    fn usage(&mut self, _usage: Usage) {}
+    fn completed(&mut self, _at: Instant) {}
+}
+
+/// Who made a response, as the gateway tells.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) served: Served,
+    pub(super) upstream_address: Option<String>,
+    pub(super) code_details: Option<String>,
+}
+
 /// How far the response is.
 #[derive(Debug)]
 pub(super) enum ResponseState {
@@ -123,6 +146,7 @@ impl Exchange {
             share: budget.share(),
             whole: false,
             trailers: false,
+            asked_for_bodies: false,
             half_closed: false,
             picked: None,
             response: ResponseState::Begin,
@@ -157,10 +181,24 @@ impl Exchange {
             Some(Message::RequestBody(chunk)) => self.request_body(chunk, modes.request, out),
             Some(Message::RequestTrailers) => self.request_trailers(modes.request, out),
             Some(Message::ResponseHeaders(head)) => {
-                self.response_headers(&head, incoming.served, incoming.upstream_address.as_deref(), now, out);
+                let Incoming { served, upstream_address, code_details, .. } = incoming;
+                self.response_headers(&head, Origin { served, upstream_address, code_details }, now, out);
             }
             Some(Message::ResponseBody(chunk)) => self.response_body(chunk, modes.response, now, out),
             Some(Message::ResponseTrailers) => self.response_trailers(modes.response, now, out),
+        }
+    }
+
+    /// Whether the request counts as in flight.
+    pub fn in_flight(&self) -> bool {
+        self.picked.is_some()
+    }
+
+    /// The gateway has said nothing since the pick for as long as [`Settings::silence`]: whatever comes, it is not told any more.
+    pub fn silent(&mut self, out: &mut Vec<Action>) {
+        if let Some(picked) = &mut self.picked {
+            picked.ticket = Box::new(Expired);
+            out.push(Action::Note(Note::Silent));
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Modes;
+use crate::response::Attribute;
 use crate::{InferenceRequest, Refusal, Subset};
 
 /// One message of a gateway.
@@ -20,6 +21,8 @@ pub struct Incoming {
     pub served: Served,
     /// `upstream.address` among the attributes: the endpoint by a gateway that sets no metadata.
     pub upstream_address: Option<String>,
+    /// `response.code_details` among the attributes: whether the response is the gateway's own, and why.
+    pub code_details: Option<String>,
 }
 
 /// What a message is about.
@@ -111,10 +114,12 @@ pub enum Reply {
     ResponseHeaders(HeadReply),
     /// To a piece of its body.
     ResponseBody(BodyReply),
-    /// To its trailers.
-    ResponseTrailers,
+    /// To its trailers, with what is told of the whole response.
+    ResponseTrailers(Vec<Attribute>),
     /// Instead of a response by a server.
     Immediate(Immediate),
+    /// That both bodies be sent in full duplex; the reply to the head follows.
+    FullDuplex,
 }
 
 /// How a head is to change.
@@ -143,6 +148,8 @@ pub struct BodyReply {
     pub content: Content,
     /// Changes of the head, where it has not gone on yet.
     pub head: Option<HeadReply>,
+    /// What is told of the whole response, with its last piece, as dynamic metadata.
+    pub attributes: Vec<Attribute>,
 }
 
 /// The bytes of a body reply.
@@ -198,11 +205,13 @@ pub enum Note {
     DirectorFailed,
     /// A stream more than may be open.
     TooManyStreams,
+    /// Nothing was said for so long after a pick that the request no longer counts as in flight.
+    Silent,
 }
 
 impl Note {
     /// Every one.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Unexpected,
         Self::ServedElsewhere,
         Self::ServedUnreadable,
@@ -213,6 +222,7 @@ impl Note {
         Self::ModelNotRewritten,
         Self::DirectorFailed,
         Self::TooManyStreams,
+        Self::Silent,
     ];
 
     /// Label of the metric.
@@ -228,6 +238,7 @@ impl Note {
             Self::ModelNotRewritten => "model_not_rewritten",
             Self::DirectorFailed => "director_failed",
             Self::TooManyStreams => "too_many_streams",
+            Self::Silent => "silent",
         }
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::machine::{Exchange, Picked, RequestState, Wait};
-use super::{Action, BodyMode, BodyReply, Chunk, Content, Head, HeadReply, Note, PickMetadata, Reply};
+use super::{Action, BodyMode, BodyReply, Chunk, Content, Head, HeadReply, Modes, Note, PickMetadata, Reply};
 use crate::request::{self, DESTINATION, RequestBody, RequestHead, Route};
 use crate::response::ModelBack;
 use crate::{Api, Code, InferenceRequest, Pick, Refusal};
@@ -21,7 +21,7 @@ impl Exchange {
             out.push(Action::Note(Note::Unexpected));
             return;
         }
-        let read = match RequestHead::read(head) {
+        let read = match RequestHead::read(head, &self.settings.parsers) {
             Ok(read) => read,
             Err(refusal) => return self.refuse(&refusal, out),
         };
@@ -29,7 +29,9 @@ impl Exchange {
             return self.refuse(&refusal, out);
         }
         // An upload to a path of no known API, say: nothing in it is read, so nothing waits for its end.
-        let unread = read.open_ended || (read.route == Route::Unknown && !read.json && !self.settings.unknown_as_completions);
+        let unread = read.open_ended
+            || read.route == Route::Raw
+            || (read.route == Route::Unknown && !read.json && !self.settings.unknown_as_completions);
         // In these modes the body comes only once the head is answered.
         let buffered = matches!(mode, BodyMode::Buffered | BodyMode::BufferedPartial);
         let control = read.control.clone();
@@ -39,6 +41,11 @@ impl Exchange {
             self.ask(Wait::Head, out);
         } else if buffered {
             out.push(Action::Reply(Reply::RequestHeaders(HeadReply { remove: control, ..HeadReply::default() })));
+            self.request = RequestState::Collecting { buffered };
+        } else if mode == BodyMode::None && !unread && self.settings.ask_for_bodies {
+            out.push(Action::Reply(Reply::FullDuplex));
+            self.asked_for_bodies = true;
+            self.modes = Some(Modes { request: BodyMode::FullDuplex, response: BodyMode::FullDuplex });
             self.request = RequestState::Collecting { buffered };
         } else if unread || mode != BodyMode::FullDuplex {
             self.ask(Wait::Head, out);
@@ -144,12 +151,14 @@ impl Exchange {
                 let bytes = edited.unwrap_or(body.bytes);
                 if end || !bytes.is_empty() {
                     let pieces = split(bytes, end, self.settings.reply_chunk);
-                    out.extend(pieces.map(|content| Action::Reply(Reply::RequestBody(BodyReply { content, head: None }))));
+                    out.extend(
+                        pieces.map(|content| Action::Reply(Reply::RequestBody(BodyReply { content, ..BodyReply::default() }))),
+                    );
                 }
             }
             Wait::Buffered(_) => {
                 let content = edited.map_or(Content::Unchanged, Content::Replaced);
-                out.push(Action::Reply(Reply::RequestBody(BodyReply { content, head: Some(head) })));
+                out.push(Action::Reply(Reply::RequestBody(BodyReply { content, head: Some(head), ..BodyReply::default() })));
             }
         }
     }
@@ -260,7 +269,10 @@ impl Exchange {
                 None => remove.push(name),
             }
         }
-        if let Some(edited) = edited {
+        if edited.is_some() && self.asked_for_bodies {
+            // Envoy takes no other length here, but keeps the old one.
+            remove.push("content-length");
+        } else if let Some(edited) = edited {
             set.push(("content-length", edited.len().to_string()));
         }
         let clear_route_cache = self.settings.clear_route_cache;
@@ -272,7 +284,7 @@ impl Exchange {
         let full_duplex = self.modes.is_some_and(|modes| modes.request == BodyMode::FullDuplex);
         if full_duplex {
             let pieces = split(chunk.body.into(), chunk.end, self.settings.reply_chunk);
-            out.extend(pieces.map(|content| Action::Reply(Reply::RequestBody(BodyReply { content, head: None }))));
+            out.extend(pieces.map(|content| Action::Reply(Reply::RequestBody(BodyReply { content, ..BodyReply::default() }))));
         } else {
             out.push(Action::Reply(Reply::RequestBody(BodyReply::default())));
         }

@@ -6,10 +6,12 @@ use std::str;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::machine::{Exchange, RequestState, ResponseState};
+use super::machine::{Exchange, Origin, RequestState, ResponseState};
 use super::request_side::split;
 use super::{Action, BodyMode, BodyReply, Chunk, Content, Head, HeadReply, Note, Reply, Served};
-use crate::response::{Framing, ResponseBody};
+use crate::Failure;
+use crate::request::Route;
+use crate::response::{Attribute, Framing, ResponseBody};
 
 /// Tells that the picker saw the response, as the Go picker's does.
 const SEEN: &str = "x-went-into-resp-headers";
@@ -18,14 +20,8 @@ const VERIFIER: &str = "x-conformance-test-served-endpoint";
 const SWITCHING_PROTOCOLS: u16 = 101;
 
 impl Exchange {
-    pub(super) fn response_headers(
-        &mut self,
-        head: &Head,
-        served: Served,
-        upstream: Option<&str>,
-        now: Instant,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn response_headers(&mut self, head: &Head, origin: Origin, now: Instant, out: &mut Vec<Action>) {
+        let served = &origin.served;
         match &self.request {
             RequestState::Waiting(_) => out.extend([Action::Abandon, Action::Note(Note::GatewayGaveUp)]),
             RequestState::Collecting { .. } => out.push(Action::Note(Note::GatewayGaveUp)),
@@ -44,23 +40,26 @@ impl Exchange {
         let status = [":status", "status"].into_iter().find_map(|name| number(head.get(name)?));
         let mut set = vec![(SEEN, "true".to_owned())];
         if self.settings.served_verifier {
-            let told = match &served {
+            let told = match served {
                 Served::NoMetadata => "fail: missing envoy lb metadata",
                 Served::NoKey => "fail: missing destination endpoint served metadata",
                 Served::By(endpoint) => endpoint,
             };
             set.push((VERIFIER, told.to_owned()));
         }
-        self.note_served(&served, upstream, out);
+        self.note_served(served, origin.upstream_address.as_deref(), out);
         let set_named = self.picked.as_mut().map(|picked| std::mem::take(&mut picked.response_headers)).unwrap_or_default();
         let mut body = ResponseBody::new(Framing::Opaque, None);
         let mut remove = Vec::new();
         if let Some(picked) = &mut self.picked {
-            if let Some(status) = status {
-                picked.ticket.response_started(status, now);
+            match (status, origin.code_details.as_deref().and_then(failure)) {
+                (Some(status), None) => picked.ticket.response_started(status, now),
+                (Some(status), Some(why)) => picked.ticket.gateway_answered(status, why, now),
+                (None, _) => {}
             }
-            let framing = match status {
-                Some(SWITCHING_PROTOCOLS) => Framing::Opaque,
+            let framing = match (status, self.head.as_ref().map(|(head, _)| head.route)) {
+                (Some(SWITCHING_PROTOCOLS), _) | (_, Some(Route::Raw)) => Framing::Opaque,
+                (_, Some(Route::Grpc(method))) => Framing::Frames(method),
                 _ => Framing::of(head.get("content-type"), head.get("content-encoding"), picked.streaming),
             };
             let model_back = if framing == Framing::Opaque { None } else { picked.model_back.take() };
@@ -93,12 +92,16 @@ impl Exchange {
         } else {
             out.push(Action::Note(Note::Unexpected));
         }
+        let reply = |content| Action::Reply(Reply::ResponseBody(BodyReply { content, ..BodyReply::default() }));
         if duplex {
-            let pieces = split(passed.into(), chunk.end, self.settings.reply_chunk);
-            out.extend(pieces.map(|content| Action::Reply(Reply::ResponseBody(BodyReply { content, head: None }))));
+            out.extend(split(passed.into(), chunk.end, self.settings.reply_chunk).map(reply));
         } else {
-            let content = if replaces { Content::Replaced(passed.into()) } else { Content::Unchanged };
-            out.push(Action::Reply(Reply::ResponseBody(BodyReply { content, head: None })));
+            out.push(reply(if replaces { Content::Replaced(passed.into()) } else { Content::Unchanged }));
+        }
+        if chunk.end
+            && let Some(Action::Reply(Reply::ResponseBody(last))) = out.last_mut()
+        {
+            last.attributes = self.attributes();
         }
         if chunk.end {
             self.completed(now);
@@ -110,10 +113,10 @@ impl Exchange {
             let rest = Bytes::from(body.rest());
             if mode == BodyMode::FullDuplex && !rest.is_empty() {
                 let content = Content::Streamed { body: rest, end: false };
-                out.push(Action::Reply(Reply::ResponseBody(BodyReply { content, head: None })));
+                out.push(Action::Reply(Reply::ResponseBody(BodyReply { content, ..BodyReply::default() })));
             }
         }
-        out.push(Action::Reply(Reply::ResponseTrailers));
+        out.push(Action::Reply(Reply::ResponseTrailers(self.attributes())));
         self.completed(now);
     }
 
@@ -134,6 +137,12 @@ impl Exchange {
             picked.ticket.completed(now);
         }
         self.response = ResponseState::Ended;
+    }
+
+    /// What the gateway is told of a response that has come whole.
+    fn attributes(&self) -> Vec<Attribute> {
+        let (ResponseState::Following(body), Some(_)) = (&self.response, &self.picked) else { return Vec::new() };
+        self.settings.reporters.iter().filter_map(|reporter| reporter.report(body.usage())).collect()
     }
 
     fn tell_usage(&mut self) {
@@ -164,6 +173,24 @@ impl Exchange {
             }
             Err(_) => out.push(Action::Note(Note::ServedUnreadable)),
         }
+    }
+}
+
+/// Why the gateway answered by itself, by Envoy's details of a response; nothing where the server did.
+fn failure(details: &str) -> Option<Failure> {
+    const RESET: &str = "upstream_reset_before_response_started";
+    match details {
+        "" | "via_upstream" => None,
+        // Its own limit of requests at a time.
+        _ if details.starts_with(RESET) && details[RESET.len()..].starts_with("{overflow") => Some(Failure::Elsewhere),
+        _ if details.starts_with(RESET) => Some(Failure::Unreached),
+        _ if details.starts_with("upstream_response_timeout")
+            || details.starts_with("upstream_per_try_")
+            || details.starts_with("upstream_max_stream_duration") =>
+        {
+            Some(Failure::TimedOut)
+        }
+        _ => Some(Failure::Elsewhere),
     }
 }
 

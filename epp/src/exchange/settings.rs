@@ -1,5 +1,10 @@
 //! What of an exchange can be set.
 
+use std::time::Duration;
+
+use crate::request::Parsers;
+use crate::response::AttributeReporter;
+
 /// How a gateway sends a body (`BodySendMode` of ext_proc's processing mode).
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum BodyMode {
@@ -54,6 +59,15 @@ pub struct Settings {
     pub clear_route_cache: bool,
     /// Whether `x-conformance-test-served-endpoint` tells who served; for conformance tests, off.
     pub served_verifier: bool,
+    /// Which paths are read, and how.
+    pub parsers: Parsers,
+    /// What is told to the gateway of each response.
+    pub reporters: Vec<AttributeReporter>,
+    /// Whether a gateway that sends no bodies is asked to send them in full duplex: it must allow that
+    /// (`allow_mode_override: true`), or it waits in vain. No by default: such requests are placed by their head.
+    pub ask_for_bodies: bool,
+    /// After the pick a request counts as in flight until its stream ends, or until the gateway has said nothing for so long, 1 h.
+    pub silence: Duration,
     /// How refusals begin.
     pub error_prefix: ErrorPrefix,
     /// Whether a body of a path that is no known API is read as completions, as v1.5 does; by default it passes, and its model counts
@@ -74,6 +88,10 @@ impl Default for Settings {
             subset_filter: true,
             clear_route_cache: true,
             served_verifier: false,
+            parsers: Parsers::default(),
+            reporters: Vec::new(),
+            ask_for_bodies: false,
+            silence: Duration::from_secs(3600),
             error_prefix: ErrorPrefix::default(),
             unknown_as_completions: false,
             untold_modes: Modes::default(),

@@ -1,10 +1,13 @@
 //! Between ext_proc's messages on the wire and those of an exchange. Nothing else knows the wire's types.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption, Metadata};
+use envoy_types::pb::envoy::extensions::filters::http::ext_proc::v3::ProcessingMode;
+use envoy_types::pb::envoy::extensions::filters::http::ext_proc::v3::processing_mode::{BodySendMode, HeaderSendMode};
 use envoy_types::pb::envoy::service::ext_proc::v3::{
     BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, HttpBody, HttpHeaders, ImmediateResponse,
     StreamedBodyResponse, TrailersResponse, body_mutation::Mutation, processing_request::Request, processing_response::Response,
@@ -22,6 +25,7 @@ use crate::exchange::{
     BodyMode, BodyReply, Chunk, Content, Head, HeadReply, Immediate, Incoming, Message, Modes, PickMetadata, Reply, Served,
 };
 use crate::request::{DESTINATION, LB_NAMESPACE, SERVED, SUBSET, SUBSET_NAMESPACE, subset_of};
+use crate::response::Attribute;
 
 /// Under which name the filter sends its attributes.
 const ATTRIBUTES: &str = "envoy.filters.http.ext_proc";
@@ -29,7 +33,9 @@ const ATTRIBUTES: &str = "envoy.filters.http.ext_proc";
 /// A message of a gateway.
 pub(super) fn incoming(request: ProcessingRequest) -> Incoming {
     let metadata = request.metadata_context.unwrap_or_default();
-    let upstream = request.attributes.get(ATTRIBUTES).and_then(|attributes| string(attributes.fields.get("upstream.address")?));
+    let attributes = request.attributes.get(ATTRIBUTES);
+    let attribute = |name: &str| attributes.and_then(|attributes| string(attributes.fields.get(name)?)).map(str::to_owned);
+    let (upstream_address, code_details) = (attribute("upstream.address"), attribute("response.code_details"));
     Incoming {
         message: request.request.map(|request| match request {
             Request::RequestHeaders(headers) => Message::RequestHeaders(head(headers)),
@@ -44,7 +50,8 @@ pub(super) fn incoming(request: ProcessingRequest) -> Incoming {
             .map(|told| Modes { request: mode(told.request_body_mode), response: mode(told.response_body_mode) }),
         subset: subset(&metadata),
         served: served(&metadata),
-        upstream_address: upstream.map(str::to_owned),
+        upstream_address,
+        code_details,
     }
 }
 
@@ -100,16 +107,37 @@ fn served(metadata: &Metadata) -> Served {
 /// A message to the gateway.
 pub(super) fn outgoing(reply: Reply) -> ProcessingResponse {
     let mut metadata = None;
+    let mut attributes = Vec::new();
     let response = match reply {
+        // Alone: Envoy leaves the body out of what it answers the head with.
+        Reply::FullDuplex => return ProcessingResponse { mode_override: Some(full_duplex()), ..ProcessingResponse::default() },
         Reply::RequestHeaders(reply) => Response::RequestHeaders(headers_response(reply, &mut metadata)),
         Reply::ResponseHeaders(reply) => Response::ResponseHeaders(headers_response(reply, &mut metadata)),
         Reply::RequestBody(reply) => Response::RequestBody(body_response(reply, &mut metadata)),
-        Reply::ResponseBody(reply) => Response::ResponseBody(body_response(reply, &mut metadata)),
+        Reply::ResponseBody(mut reply) => {
+            attributes = std::mem::take(&mut reply.attributes);
+            Response::ResponseBody(body_response(reply, &mut metadata))
+        }
         Reply::RequestTrailers => Response::RequestTrailers(TrailersResponse::default()),
-        Reply::ResponseTrailers => Response::ResponseTrailers(TrailersResponse::default()),
+        Reply::ResponseTrailers(told) => {
+            attributes = told;
+            Response::ResponseTrailers(TrailersResponse::default())
+        }
         Reply::Immediate(reply) => Response::ImmediateResponse(immediate(reply)),
     };
-    ProcessingResponse { dynamic_metadata: metadata.map(pick), response: Some(response), ..ProcessingResponse::default() }
+    let dynamic_metadata = metadata.map(pick).or_else(|| (!attributes.is_empty()).then(|| told(attributes)));
+    ProcessingResponse { dynamic_metadata, response: Some(response), ..ProcessingResponse::default() }
+}
+
+fn full_duplex() -> ProcessingMode {
+    ProcessingMode {
+        request_body_mode: BodySendMode::FullDuplexStreamed.into(),
+        response_body_mode: BodySendMode::FullDuplexStreamed.into(),
+        request_trailer_mode: HeaderSendMode::Send.into(),
+        response_header_mode: HeaderSendMode::Send.into(),
+        response_trailer_mode: HeaderSendMode::Send.into(),
+        ..ProcessingMode::default()
+    }
 }
 
 fn headers_response(reply: HeadReply, metadata: &mut Option<PickMetadata>) -> HeadersResponse {
@@ -163,6 +191,16 @@ fn pick(metadata: PickMetadata) -> Struct {
     let text = Value { kind: Some(Kind::StringValue(metadata.0)) };
     let inner = Struct { fields: [(DESTINATION.to_owned(), text)].into() };
     Struct { fields: [(LB_NAMESPACE.to_owned(), Value { kind: Some(Kind::StructValue(inner)) })].into() }
+}
+
+fn told(attributes: Vec<Attribute>) -> Struct {
+    let mut namespaces: HashMap<String, Struct> = HashMap::new();
+    for Attribute { namespace, name, value } in attributes {
+        let number = Value { kind: Some(Kind::NumberValue(value as f64)) };
+        namespaces.entry(namespace.to_string()).or_default().fields.insert(name.to_string(), number);
+    }
+    let structure = |(name, inner)| (name, Value { kind: Some(Kind::StructValue(inner)) });
+    Struct { fields: namespaces.into_iter().map(structure).collect() }
 }
 
 fn immediate(reply: Immediate) -> ImmediateResponse {

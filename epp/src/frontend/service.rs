@@ -117,7 +117,7 @@ impl Frontend {
         };
         let exchange = Exchange::new(Arc::clone(&shared.settings), &shared.budget, random).wanting(shared.director.headers());
         let director = Arc::clone(&shared.director);
-        Ok(Session::new(inbound, exchange, director, shared.metrics.clone(), shared.leaving.clone(), open))
+        Ok(Session::new(inbound, exchange, director, shared.metrics.clone(), shared.leaving.clone(), shared.settings.silence, open))
     }
 }
 

@@ -6,8 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Streaming};
 
@@ -31,6 +32,9 @@ pub(super) struct Session {
     /// Cancelled once nothing is to wait any more.
     leaving: CancellationToken,
     ended: bool,
+    /// When the gateway said something last, and for how long it may say nothing; none once it did.
+    heard: Instant,
+    silence: Option<Duration>,
     _open: Raised,
 }
 
@@ -41,6 +45,7 @@ impl Session {
         director: Arc<dyn Director>,
         metrics: FrontendMetrics,
         leaving: CancellationToken,
+        silence: Duration,
         open: Raised,
     ) -> Self {
         Self {
@@ -54,6 +59,8 @@ impl Session {
             metrics,
             leaving,
             ended: false,
+            heard: Instant::now(),
+            silence: Some(silence),
         }
     }
 
@@ -75,6 +82,7 @@ impl Session {
 
     /// Waits for whatever comes first, and hands it to the exchange.
     async fn happen(&mut self) {
+        let silence = self.silence.filter(|_| self.exchange.in_flight()).map(|silence| self.heard + silence);
         let Self { inbound, asked, .. } = self;
         let waiting = asked.is_some();
         let answer = async {
@@ -89,14 +97,25 @@ impl Session {
                 None => pending().await,
             }
         };
+        let silent = async {
+            match silence {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
+        };
         // An answer that is there counts, even if the client has gone meanwhile or everything ends.
         let message = tokio::select! {
             biased;
             outcome = answer => return self.answered(outcome),
             () = self.leaving.cancelled(), if waiting => return self.answered(Some(Err(shutting_down()))),
             message = message => message,
+            () = silent => {
+                self.silence = None;
+                return self.exchange.silent(&mut self.todo);
+            }
         };
         let now = Instant::now();
+        self.heard = now;
         let closed = match message {
             Ok(Some(message)) => return self.exchange.message(incoming(message), now, &mut self.todo),
             Ok(None) => Closed::HalfClosed,

@@ -27,7 +27,7 @@ use weir_serving::{Drain, DrainReport, Health, ServingMetrics};
 use super::protocol::{ProcessingRequest, ProcessingResponse};
 use super::*;
 use crate::exchange::{Note, Settings};
-use crate::{Director, InferenceRequest, Pick, Refusal, Ticket, Usage};
+use crate::{Director, Failure, InferenceRequest, Pick, Refusal, Ticket, Usage};
 
 const PROMPT: &str = r#"{"model":"llama","prompt":"hi"}"#;
 
@@ -58,6 +58,7 @@ impl Drop for Held {
 impl Ticket for Held {
     fn served_by(&mut self, _endpoint: SocketAddr) {}
     fn response_started(&mut self, _status: u16, _at: tokio::time::Instant) {}
+    fn gateway_answered(&mut self, _status: u16, _why: Failure, _at: tokio::time::Instant) {}
     fn response_bytes(&mut self, _bytes: usize, _at: tokio::time::Instant) {}
     fn usage(&mut self, _usage: Usage) {}
     fn completed(&mut self, _at: tokio::time::Instant) {}
@@ -104,6 +105,10 @@ struct Picker {
 
 impl Picker {
     async fn start(certificate: Certificate, open: bool) -> Self {
+        Self::start_with(certificate, open, Settings { request_bytes: 8 << 20, ..Settings::default() }).await
+    }
+
+    async fn start_with(certificate: Certificate, open: bool, settings: Settings) -> Self {
         weir_serving::install_crypto_provider();
         let (gate, opened) = watch::channel(open);
         let (held, holds) = watch::channel(0);
@@ -111,7 +116,6 @@ impl Picker {
         let director = Gated { open: opened, seen: Arc::clone(&seen), held: Arc::new(held) };
         let leaving = CancellationToken::new();
         let random = StdRng::seed_from_u64(1);
-        let settings = Settings { request_bytes: 8 << 20, ..Settings::default() };
         let mut registry = Registry::default();
         let frontend = Frontend::new(Arc::new(director), settings, random, Health::new(), leaving.clone(), &mut registry).unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -418,6 +422,24 @@ async fn a_thousand_one_shots_leave_nothing_behind() {
     }
     picker.held(0).await;
     assert_eq!(picker.frontend.waiting_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_stream_that_stays_open_and_mute_is_not_in_flight_for_ever() {
+    let settings = Settings { silence: Duration::from_secs(20), ..Settings::default() };
+    let mut picker = Picker::start_with(Certificate::PlainText, true, settings).await;
+    let mut stream = Stream::open(picker.connect().await).await;
+    stream.post(&ENVOY, PROMPT.as_bytes());
+    assert!(stream.reply().await.unwrap().is_ok() && stream.reply().await.unwrap().is_ok());
+    picker.held(1).await;
+    // Short of the interval of pings, which the other side could not answer in no time.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(25)).await;
+    tokio::time::resume();
+    picker.held(0).await;
+    assert_eq!(picker.frontend.metrics().counted(Note::Silent), 1);
+    stream.say(Said::ResponseHeaders(headers(&[(":status", "200")])));
+    assert!(matches!(stream.reply().await.unwrap().unwrap().response, Some(Reply::ResponseHeaders(_))));
 }
 
 #[tokio::test]

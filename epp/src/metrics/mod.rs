@@ -236,7 +236,7 @@ impl EppMetrics {
     }
 
     fn register_own(&self, registry: &mut Registry) {
-        for evidence in [Evidence::ServerError, Evidence::PassedOver, Evidence::NoAnswer] {
+        for evidence in [Evidence::ServerError, Evidence::PassedOver, Evidence::Unreached, Evidence::NoAnswer] {
             drop(self.ejections.get_or_create(&[("evidence", evidence.label())]));
         }
         let help = "Endpoints kept out after failures, by the last piece of evidence";

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Route, bad_request};
+use super::{Route, bad_request, grpc};
 use crate::{Api, Refusal};
 
 /// A model's name may be this long; Kubernetes' names and paths of files are shorter.
@@ -34,8 +34,8 @@ pub struct RequestBody {
     pub streaming: bool,
     /// `max_completion_tokens`, `max_output_tokens` or `max_tokens`: the most that is to be generated.
     pub max_output_tokens: Option<u64>,
-    /// Where the model's value lies, quotes included.
-    model_at: Option<Range<usize>>,
+    /// Where the model's value lies, quotes included; none where it is not to be replaced.
+    pub(super) model_at: Option<Range<usize>>,
 }
 
 /// The top-level fields. A field that comes twice is refused: picker and model server could read different ones.
@@ -51,6 +51,15 @@ struct Fields<'a> {
     input: Option<&'a RawValue>,
     #[serde(borrow)]
     items: Option<&'a RawValue>,
+    /// Instructions before Anthropic's messages.
+    #[serde(borrow)]
+    system: Option<&'a RawValue>,
+    /// vLLM's tokens.
+    #[serde(borrow)]
+    token_ids: Option<&'a RawValue>,
+    /// SGLang's tokens.
+    #[serde(borrow)]
+    input_ids: Option<&'a RawValue>,
     #[serde(borrow)]
     stream: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -61,6 +70,9 @@ struct Fields<'a> {
     max_output_tokens: Option<&'a RawValue>,
     #[serde(borrow)]
     max_tokens: Option<&'a RawValue>,
+    /// SGLang's salt.
+    #[serde(borrow)]
+    extra_key: Option<&'a RawValue>,
 }
 
 impl RequestBody {
@@ -70,6 +82,11 @@ impl RequestBody {
     /// 400 for a body that is no JSON object, names no model, or lacks what its API asks for. A body of an unknown path is never
     /// refused.
     pub fn read(bytes: Bytes, route: Route) -> Result<Self, Refusal> {
+        match route {
+            Route::Raw => return Ok(Self::opaque(bytes)),
+            Route::Grpc(method) => return grpc::read(&bytes, method),
+            _ => {}
+        }
         let fields = match parse(&bytes) {
             Ok(fields) => fields,
             Err(_) if route == Route::Unknown => return Ok(Self::opaque(bytes)),
@@ -80,9 +97,12 @@ impl RequestBody {
             Route::Known(api) => api,
             Route::Unknown => Api::Other,
             Route::Untold => fields.shape(),
+            Route::Sglang | Route::Grpc(_) | Route::Raw => Api::Generate,
         };
-        let prefix = match fields.check(api) {
-            _ if model.is_none() && api != Api::Other => return Err(bad_request("model not found in request body")),
+        let nameless = matches!(route, Route::Sglang) || api == Api::Other;
+        let checked = if route == Route::Sglang { fields.check_sglang().map(Some) } else { fields.check(api) };
+        let prefix = match checked {
+            _ if model.is_none() && !nameless => return Err(bad_request("model not found in request body")),
             Ok(prefix) => prefix,
             Err(problem) => return Err(bad_request(problem)),
         };
@@ -92,8 +112,11 @@ impl RequestBody {
         };
         Ok(Self {
             api,
-            prefix: prefix.map(|raw| bytes.slice(within(raw))).unwrap_or_default(),
-            cache_salt: fields.cache_salt.and_then(|raw| string(raw, MAX_SALT)),
+            prefix: match (prefix, fields.system.filter(|_| api == Api::Messages)) {
+                (Some(raw), Some(system)) => [system.get(), raw.get()].concat().into(),
+                (prefix, _) => prefix.map(|raw| bytes.slice(within(raw))).unwrap_or_default(),
+            },
+            cache_salt: fields.cache_salt.or(fields.extra_key).and_then(|raw| string(raw, MAX_SALT)),
             streaming: fields.stream.is_some_and(|raw| raw.get() == "true"),
             max_output_tokens: fields.most_output(),
             model_at: model.as_ref().and(fields.model).map(within),
@@ -187,6 +210,9 @@ impl<'a> Fields<'a> {
             Api::Responses => (self.input, is_not_null, "invalid responses request: must have input field"),
             Api::Conversations => (self.items, is_messages, "invalid conversations request: must have items field"),
             Api::Embeddings => (self.input, is_not_null, "invalid embeddings request: must have input field"),
+            Api::Messages => (self.messages, is_messages, "invalid messages request: must have at least one message"),
+            Api::Generate => (self.token_ids, is_tokens, "invalid generate request: must have non-empty token_ids field"),
+            Api::Images => (self.prompt, is_prompt, "invalid images generations request: must have prompt field"),
             Api::Other => return Ok(self.prompt.or(self.messages).or(self.input).or(self.items)),
         };
         match field {
@@ -194,6 +220,23 @@ impl<'a> Fields<'a> {
             _ => Err(problem),
         }
     }
+
+    /// The tokens, if the body is one of SGLang's own.
+    fn check_sglang(&self) -> Result<&'a RawValue, &'static str> {
+        match (self.input_ids, self.extra_key) {
+            (None, _) => Err("invalid generate request: input_ids must be provided"),
+            (Some(_), Some(key)) if !key.get().starts_with('"') && is_not_null(key) => {
+                Err("unsupported generate request: extra_key must be a string")
+            }
+            (Some(ids), _) if is_tokens(ids) => Ok(ids),
+            (Some(_), _) => Err("invalid generate request: input_ids must be a list of tokens, not empty"),
+        }
+    }
+}
+
+/// A list of tokens, not empty.
+fn is_tokens(raw: &RawValue) -> bool {
+    list(raw).is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 /// A text, or a list of texts or tokens, not empty.

@@ -3,7 +3,7 @@
 use std::str;
 use std::sync::Arc;
 
-use super::{DESTINATION, Route, SERVED, SUBSET, bad_request};
+use super::{DESTINATION, Parsers, Route, SERVED, SUBSET, bad_request};
 use crate::Refusal;
 use crate::exchange::Head;
 
@@ -41,7 +41,8 @@ pub struct RequestHead {
     pub spoofed: bool,
     /// Whether `:method` came: gateways that leave out pseudo-headers half-close for another reason.
     pub has_method: bool,
-    /// Whether the body never ends by itself, or ends with the response: an upgraded connection, CONNECT, gRPC.
+    /// Whether the body never ends by itself, or ends with the response: an upgraded connection, CONNECT, a gRPC
+    /// method that is not read.
     pub open_ended: bool,
     /// Whether the body may be JSON, by its content type.
     pub json: bool,
@@ -51,14 +52,22 @@ impl RequestHead {
     /// Reads it.
     ///
     /// # Errors
-    /// 400 for a control header that is no text or too long.
-    pub fn read(head: &Head) -> Result<Self, Refusal> {
+    /// 400 for a control header that is no text or too long, and for a body that no parser claims.
+    pub fn read(head: &Head, parsers: &Parsers) -> Result<Self, Refusal> {
         let path = [":path", "x-original-path", "x-forwarded-path"].iter().find_map(|name| head.get(name));
         let method = head.get(":method");
         let kind = head.get("content-type").map(<[u8]>::to_ascii_lowercase);
+        let upgraded = method == Some(b"CONNECT") || head.get("upgrade").is_some();
+        let route = match parsers.route(path) {
+            Ok(route) => route,
+            // Without a body of its own there is nothing to parse.
+            Err(_) if head.end || upgraded => Route::Raw,
+            Err(refusal) => return Err(refusal),
+        };
         let grpc = || kind.as_ref().is_some_and(|kind| kind.starts_with(b"application/grpc"));
+        let open_ended = upgraded || (grpc() && !matches!(route, Route::Grpc(_)));
         Ok(Self {
-            route: path.map_or(Route::Untold, Route::of),
+            route,
             // Made anew rather than refused: it is only a name.
             id: text(head, REQUEST_ID).ok().flatten(),
             objective: either(head, OBJECTIVE)?,
@@ -68,7 +77,7 @@ impl RequestHead {
             control: CONTROL.into_iter().filter(|name| head.get(name).is_some()).collect(),
             spoofed: head.get(DESTINATION).is_some(),
             has_method: method.is_some(),
-            open_ended: method == Some(b"CONNECT") || head.get("upgrade").is_some() || grpc(),
+            open_ended,
             json: kind.as_ref().is_none_or(|kind| memchr::memmem::find(kind, b"json").is_some()),
         })
     }

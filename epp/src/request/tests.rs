@@ -86,6 +86,52 @@ fn bodies_that_are_refused() {
 }
 
 #[test]
+fn bodies_of_other_apis() {
+    let listed = Parsers::of(Parser::ALL);
+    let read = |path: &str, body: &str| {
+        let route = listed.route(Some(path.as_bytes())).unwrap();
+        RequestBody::read(Bytes::copy_from_slice(body.as_bytes()), route).map_err(|refusal| refusal.message)
+    };
+    let messages = r#"{"model":"claude","system":"be brief","messages":[{"role":"user","content":"a"}],"stream":true}"#;
+    let body = read("/v1/messages", messages).unwrap();
+    assert_eq!((body.api, body.model.as_deref(), body.streaming), (Api::Messages, Some("claude"), true));
+    assert_eq!(&body.prefix[..], br#""be brief"[{"role":"user","content":"a"}]"#);
+    assert_eq!(&body.with_model("other").unwrap()[..], messages.replace("claude", "other").as_bytes());
+    let body = read("/inference/v1/generate", r#"{"model":"m","token_ids":[1,2],"cache_salt":"s"}"#).unwrap();
+    assert_eq!((body.api, &body.prefix[..], body.cache_salt.as_deref()), (Api::Generate, &b"[1,2]"[..], Some("s")));
+    let body = read("/generate", r#"{"input_ids":[1,2],"extra_key":"s","stream":true}"#).unwrap();
+    assert_eq!((body.api, body.model, &body.prefix[..]), (Api::Generate, None, &b"[1,2]"[..]));
+    assert_eq!((body.cache_salt.as_deref(), body.streaming), (Some("s"), true));
+    assert_eq!(read("/v1/images/generations", r#"{"model":"m","prompt":"a cat"}"#).unwrap().api, Api::Images);
+    for (path, body, wanted) in [
+        ("/v1/messages", r#"{"model":"m"}"#, "invalid messages request: must have at least one message"),
+        ("/v1/messages", r#"{"messages":[{}]}"#, "model not found in request body"),
+        ("/inference/v1/generate", r#"{"model":"m"}"#, "invalid generate request: must have non-empty token_ids field"),
+        ("/generate", r#"{"text":"a"}"#, "invalid generate request: input_ids must be provided"),
+        ("/generate", r#"{"input_ids":[]}"#, "invalid generate request: input_ids must be a list of tokens, not empty"),
+        ("/generate", r#"{"input_ids":[1],"extra_key":1}"#, "unsupported generate request: extra_key must be a string"),
+        ("/images/generations", r#"{"model":"m"}"#, "invalid images generations request: must have prompt field"),
+    ] {
+        assert_eq!(read(path, body).unwrap_err(), wanted, "{path} {body}");
+    }
+    // Vertex AI: an endpoint (1), then a body (2) of type (1) and data (2).
+    let chat = r#"{"model":"m","messages":[{}]}"#;
+    let http_body = [&b"\x0a\x01t\x12"[..], &[chat.len() as u8], chat.as_bytes()].concat();
+    let message = [&b"\x0a\x01e\x12"[..], &[http_body.len() as u8], &http_body].concat();
+    let framed = [&[0, 0, 0, 0][..], &[message.len() as u8], &message].concat();
+    let route = listed.route(Some(b"/google.cloud.aiplatform.v1.PredictionService/ChatCompletions")).unwrap();
+    let body = RequestBody::read(framed.clone().into(), route).unwrap();
+    assert_eq!((body.api, body.model.as_deref(), &body.prefix[..]), (Api::ChatCompletions, Some("m"), &b"[{}]"[..]));
+    assert_eq!((&body.bytes[..], body.with_model("other")), (&framed[..], None));
+    // Tokens that are not packed are allowed, and no prefix.
+    let generate = listed.route(Some(b"/vllm.grpc.engine.VllmEngine/Generate")).unwrap();
+    let body = RequestBody::read(Bytes::from_static(b"\0\0\0\0\x06\x12\x04\x10\x01\x10\x02"), generate).unwrap();
+    assert!(body.prefix.is_empty());
+    let packed = RequestBody::read(Bytes::from_static(b"\0\0\0\0\x06\x12\x04\x12\x02\x01\x02"), generate).unwrap();
+    assert_eq!(&packed.prefix[..], [1, 2]);
+}
+
+#[test]
 fn deep_and_huge_things_are_read_without_a_stack() {
     let nested = format!(r#"{{"model":"m","prompt":"a","x":{}{}}}"#, "[".repeat(1 << 20), "]".repeat(1 << 20));
     assert!(read("/v1/completions", &nested).is_ok());
@@ -114,15 +160,15 @@ fn head(headers: &[(&str, &[u8])]) -> Head {
 
 #[test]
 fn control_headers_of_both_names_and_any_case() {
-    let read = RequestHead::read(&head(&[
+    let headers = head(&[
         ("X-LLM-D-Inference-Fairness-Id", b"team"),
         ("x-gateway-inference-objective", b"fast"),
         ("x-gateway-model-name-rewrite", b" "),
         ("X-Request-ID", b"r1"),
         ("x-forwarded-path", b"/v1/completions"),
         ("x-gateway-destination-endpoint", b"1.2.3.4:5"),
-    ]))
-    .unwrap();
+    ]);
+    let read = RequestHead::read(&headers, &Parsers::default()).unwrap();
     assert_eq!((read.fairness.as_deref(), read.objective.as_deref()), (Some("team"), Some("fast")));
     assert_eq!((read.model_rewrite.as_deref(), read.id.as_deref()), (None, Some("r1")));
     assert_eq!(read.route, Route::Known(Api::Completions));
@@ -130,11 +176,11 @@ fn control_headers_of_both_names_and_any_case() {
     assert!(read.spoofed && !read.has_method && !read.open_ended);
     let long = "a".repeat(9000);
     for value in [long.as_bytes(), b"\xff"] {
-        let refused = RequestHead::read(&head(&[("x-gateway-inference-objective", value)])).unwrap_err();
+        let refused = RequestHead::read(&head(&[("x-gateway-inference-objective", value)]), &Parsers::default()).unwrap_err();
         assert!(refused.message.contains("x-gateway-inference-objective"), "{}", refused.message);
-        assert_eq!(RequestHead::read(&head(&[("x-request-id", value)])).unwrap().id, None);
+        assert_eq!(RequestHead::read(&head(&[("x-request-id", value)]), &Parsers::default()).unwrap().id, None);
     }
-    assert!(RequestHead::read(&head(&[(":method", b"GET"), ("upgrade", b"websocket")])).unwrap().open_ended);
+    assert!(RequestHead::read(&head(&[(":method", b"GET"), ("upgrade", b"websocket")]), &Parsers::default()).unwrap().open_ended);
 }
 
 #[test]

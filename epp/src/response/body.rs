@@ -6,8 +6,10 @@ use std::sync::Arc;
 use memchr::memchr;
 
 use super::follower::{Event, Field, Follower};
-use super::usage_of;
+use super::frames::Frames;
+use super::usage::{Counts, counts_of};
 use crate::Usage;
+use crate::request::Method;
 
 /// A `usage` object longer than this is passed over; real ones take a few hundred bytes.
 const MAX_USAGE: usize = 16 << 10;
@@ -21,6 +23,8 @@ pub enum Framing {
     Document,
     /// `text/event-stream`, a JSON document in each `data:` line.
     Events,
+    /// Frames of gRPC, of answers to this method.
+    Frames(Method),
     /// Not at all: compressed, or of another kind.
     #[default]
     Opaque,
@@ -87,7 +91,8 @@ pub struct ResponseBody {
     /// The beginning of a `usage` object that goes on in the next piece.
     counting: Vec<u8>,
     is_counting: bool,
-    usage: Option<Usage>,
+    counts: Counts,
+    frames: Option<Frames>,
 }
 
 /// One piece on its way.
@@ -123,13 +128,21 @@ impl ResponseBody {
             holding: false,
             counting: Vec::new(),
             is_counting: false,
-            usage: None,
+            counts: Counts::default(),
+            frames: match framing {
+                Framing::Frames(method) => Some(Frames::new(method)),
+                _ => None,
+            },
         }
     }
 
     /// The server's count of tokens, the last one told.
     pub fn usage(&self) -> Option<Usage> {
-        self.usage
+        self.counts.usage()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Whether pieces may come out changed.
@@ -140,6 +153,10 @@ impl ResponseBody {
     /// The next piece, and what is passed on for it. At the end of the body [`Self::rest`] must follow.
     pub fn pass(&mut self, piece: Vec<u8>) -> Vec<u8> {
         if self.framing == Framing::Opaque || piece.is_empty() {
+            return piece;
+        }
+        if let Some(frames) = &mut self.frames {
+            frames.follow(&piece, &mut self.counts);
             return piece;
         }
         let mut passing = Passing { piece: &piece, edited: self.holding.then(Vec::new), settled: 0, counted_from: 0 };
@@ -172,7 +189,7 @@ impl ResponseBody {
     /// Bytes kept from one piece to the next.
     #[cfg(test)]
     pub(super) fn held_bytes(&self) -> usize {
-        self.held.len() + self.counting.len()
+        self.held.len() + self.counting.len() + self.frames.as_ref().map_or(0, Frames::held_bytes)
     }
 
     fn follow_lines(&mut self, passing: &mut Passing<'_>) {
@@ -238,7 +255,7 @@ impl ResponseBody {
                         self.count(&passing.piece[passing.counted_from..at]);
                     }
                     if std::mem::take(&mut self.is_counting) {
-                        self.usage = usage_of(&self.counting).or(self.usage);
+                        self.counts.update(counts_of(&self.counting));
                     }
                     at
                 }

@@ -1,5 +1,5 @@
-//! Follows a JSON document fed in pieces, and tells where the values of two fields lie: `model` and `usage`, at the top or within
-//! `response`, the one object that events of the responses API wrap theirs in.
+//! Follows a JSON document fed in pieces, and tells where the values of two fields lie: `model` and `usage` (SGLang's `meta_info`), at
+//! the top or within `response` or `message`, the objects that events of the responses API and of Anthropic wrap theirs in.
 //!
 //! It checks nothing: a document that is none leads it astray, but never out of its bounds.
 
@@ -27,20 +27,20 @@ pub(super) enum Event {
 enum Key {
     Model,
     Usage,
-    Response,
+    Wrapper,
     #[default]
     Other,
 }
 
-/// The longest name that matters is `response`.
-const LONGEST_KEY: usize = 8;
+/// The longest name that matters is `meta_info`.
+const LONGEST_KEY: usize = 9;
 
 /// The state between two pieces.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Follower {
     /// Brackets open.
     depth: u32,
-    /// Depth of the object whose fields are looked at: 1, or 2 within `response`; 0 where there is none.
+    /// Depth of the object whose fields are looked at: 1, or 2 within `response` or `message`; 0 where there is none.
     level: u32,
     /// Within a string, and whether after a backslash in it.
     string: Option<bool>,
@@ -151,8 +151,8 @@ impl Follower {
         if std::mem::take(&mut self.in_key) {
             self.last = match self.key.get(..self.key_len) {
                 Some(b"model") => Key::Model,
-                Some(b"usage") => Key::Usage,
-                Some(b"response") => Key::Response,
+                Some(b"usage" | b"meta_info") => Key::Usage,
+                Some(b"response" | b"message") => Key::Wrapper,
                 _ => Key::Other,
             };
             return None;
@@ -173,7 +173,7 @@ impl Follower {
                     self.telling = Some((Field::Usage, self.depth - 1));
                     return Some(Event::Begins(Field::Usage, position));
                 }
-                Key::Response if self.level == 1 => self.enter(),
+                Key::Wrapper if self.level == 1 => self.enter(),
                 _ => {}
             }
         }

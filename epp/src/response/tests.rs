@@ -50,6 +50,34 @@ fn events_are_counted_by_their_last_count() {
 }
 
 #[test]
+fn counts_told_in_parts_and_under_other_names() {
+    let anthropic = [
+        "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"food-review-1\",\"usage\":{\"input_tokens\":25,\"cache_read_input_tokens\":3,\"output_tokens\":1}}}\n\n",
+        "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":15}}\n\n",
+    ]
+    .concat();
+    let (out, usage) = through(Framing::Events, back(), &[anthropic.as_bytes()]);
+    assert_eq!(usage, Some(Usage { prompt_tokens: 25, completion_tokens: 15, cached_tokens: 3 }));
+    assert!(String::from_utf8(out).unwrap().contains(r#""model":"food \"review\"""#));
+    let sglang =
+        r#"{"text":"a","meta_info":{"finish_reason":{"type":"stop"},"prompt_tokens":7,"completion_tokens":2,"cached_tokens":1}}"#;
+    let usage = through(Framing::Document, None, &[sglang.as_bytes()]).1;
+    assert_eq!(usage, Some(Usage { prompt_tokens: 7, completion_tokens: 2, cached_tokens: 1 }));
+}
+
+#[test]
+fn frames_of_vertex_hold_documents() {
+    let document = br#"{"usage":{"prompt_tokens":7,"completion_tokens":2}}"#;
+    let message = [&[0x12, document.len() as u8][..], document].concat();
+    let framed = [&[0, 0, 0, 0, message.len() as u8][..], &message].concat();
+    let framing = Framing::Frames(crate::request::Method::Vertex(crate::Api::ChatCompletions));
+    let wanted = Some(Usage { prompt_tokens: 7, completion_tokens: 2, cached_tokens: 0 });
+    assert_eq!(through(framing, None, &[&framed]), (framed.clone(), wanted));
+    let single: Vec<&[u8]> = framed.chunks(1).collect();
+    assert_eq!(through(framing, None, &single), (framed.clone(), wanted));
+}
+
+#[test]
 fn counts_of_any_shape() {
     let usage = |json: &str| usage_of(json.as_bytes());
     assert_eq!(usage("{}"), None);
@@ -88,6 +116,19 @@ fn what_is_kept_is_bounded() {
     }
     body.pass(br#""prompt_tokens":1}}"#.to_vec());
     assert_eq!(body.usage(), None);
+    // A frame of a gigabyte that is announced, and one that is read.
+    let mut body = ResponseBody::new(Framing::Frames(crate::request::Method::Generate), None);
+    body.pass(vec![0, 0x40, 0, 0, 0]);
+    for _ in 0..1000 {
+        assert_eq!(body.pass(vec![0; 1000]).len(), 1000);
+        assert_eq!(body.held_bytes(), 0);
+    }
+    let mut body = ResponseBody::new(Framing::Frames(crate::request::Method::Generate), None);
+    body.pass(vec![0, 0, 4, 0, 0]);
+    for _ in 0..1000 {
+        body.pass(vec![0; 1000]);
+        assert!(body.held_bytes() <= 256 << 10);
+    }
 }
 
 /// Cuts `bytes` at these places.

@@ -24,6 +24,8 @@ pub enum Evidence {
     ServerError,
     /// The gateway went on to another endpoint: refused, reset or a status to be retried. Five in a row eject.
     PassedOver,
+    /// The gateway answered in its place: it could not be reached, or the connection broke. Five in a row eject.
+    Unreached,
     /// The request ended without an answer: a reset, or the caller had waited long enough. Ten in a row eject.
     NoAnswer,
 }
@@ -35,6 +37,7 @@ impl Evidence {
             Self::Answered => "answered",
             Self::ServerError => "server_error",
             Self::PassedOver => "passed_over",
+            Self::Unreached => "unreached",
             Self::NoAnswer => "no_answer",
         }
     }
@@ -42,7 +45,7 @@ impl Evidence {
     fn weight(self) -> u32 {
         match self {
             Self::Answered => 0,
-            Self::ServerError | Self::PassedOver => EJECT_AT / 5,
+            Self::ServerError | Self::PassedOver | Self::Unreached => EJECT_AT / 5,
             Self::NoAnswer => EJECT_AT / 10,
         }
     }

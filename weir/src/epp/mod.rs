@@ -122,6 +122,9 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
         several_endpoints: true,
         subset_filter: options.honour_subset,
         served_verifier: scheduling.verify_served,
+        ask_for_bodies: options.ask_for_bodies,
+        parsers: scheduling.parsers.clone(),
+        reporters: scheduling.reporters.clone(),
         error_prefix: if options.old { ErrorPrefix::InferenceGateway } else { ErrorPrefix::default() },
         ..Settings::default()
     };

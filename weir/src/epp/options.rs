@@ -71,6 +71,7 @@ pub(super) struct Options {
     pub(super) metrics_cert_dir: Option<PathBuf>,
     pub(super) metrics_client_ca: Option<PathBuf>,
     pub(super) honour_subset: bool,
+    pub(super) ask_for_bodies: bool,
     pub(super) model_server: ModelServerMetrics,
     pub(super) drain: Option<Duration>,
     /// The command line is one of v0.2 to v0.5.
@@ -104,6 +105,7 @@ impl Options {
             metrics_auth: given.switch("metrics-endpoint-auth").unwrap_or(true),
             metrics_cert_dir: given.text("metrics-cert-dir").map(PathBuf::from),
             metrics_client_ca: given.text("metrics-client-ca-file").map(PathBuf::from),
+            ask_for_bodies: given.switch("ask-for-bodies").unwrap_or(false),
             honour_subset: !given.switch("disable-endpoint-subset-filter").unwrap_or(false),
             model_server: reader.model_server(),
             drain: given.duration("drain-timeout"),

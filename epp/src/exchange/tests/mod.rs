@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 
 use super::*;
-use crate::{InferenceRequest, Pick, Refusal, Ticket, Usage};
+use crate::{Failure, InferenceRequest, Pick, Refusal, Ticket, Usage};
 
 pub(super) const PROMPT: &str = r#"{"max_tokens":100,"model":"llama","prompt":"hi","temperature":0}"#;
 
@@ -32,6 +32,9 @@ impl Ticket for Recorded {
     }
     fn response_started(&mut self, status: u16, _at: Instant) {
         self.tell(format!("started {status}"));
+    }
+    fn gateway_answered(&mut self, status: u16, why: Failure, _at: Instant) {
+        self.tell(format!("gateway answered {status} {why:?}"));
     }
     fn response_bytes(&mut self, bytes: usize, _at: Instant) {
         self.tell(format!("{bytes} bytes"));

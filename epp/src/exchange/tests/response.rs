@@ -1,6 +1,7 @@
 //! Responses: what the ticket is told, what goes on.
 
 use super::*;
+use crate::response::{Attribute, AttributeReporter};
 
 const ENDPOINT: &str = "10.0.0.1:8000";
 const ANSWER: &str = r#"{"model":"target","usage":{"prompt_tokens":7,"completion_tokens":2}}"#;
@@ -43,7 +44,7 @@ fn trailers_end_a_response_too() {
     script.send(response("200", "application/json")).send(piece(ANSWER, false)).send(Message::ResponseTrailers);
     let replies = script.replies();
     assert_eq!(bytes(&replies), (ANSWER.replace("target", "llama").into_bytes(), vec![false]));
-    assert_eq!(replies.last(), Some(&Reply::ResponseTrailers));
+    assert_eq!(replies.last(), Some(&Reply::ResponseTrailers(Vec::new())));
     assert!(script.told().contains(&"completed".to_owned()));
 }
 
@@ -123,4 +124,60 @@ fn other_modes_are_answered_piece_by_piece() {
     assert!(!script.told().contains(&"completed".to_owned()));
     script.close(Closed::Reset);
     assert!(script.told().contains(&"completed".to_owned()), "no body is shown: the stream's end is the response's");
+}
+
+#[test]
+fn what_is_reported_goes_with_the_last_piece_else_with_the_trailers() {
+    let reporter = |name: &str, expression: &str| AttributeReporter::new("envoy.lb", name, expression, "").unwrap();
+    let reporters = vec![reporter("cost", "usage.completion_tokens"), reporter("none", "usage.completion_tokens - 2.0")];
+    let wanted = Attribute { namespace: "envoy.lb".into(), name: "cost".into(), value: 2 };
+    let event = "data: {\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\n";
+    for (kind, body) in [("application/json", ANSWER), ("text/event-stream", event)] {
+        for mode in [BodyMode::FullDuplex, BodyMode::Streamed, BodyMode::Buffered] {
+            let told = modes(BodyMode::FullDuplex, mode);
+            let mut script = placed(told, Settings { reporters: reporters.clone(), ..Settings::default() });
+            script.send(response("200", kind)).send(piece(&body[..14], false)).send(piece(&body[14..], true));
+            let attributes = |reply: &Reply| match reply {
+                Reply::ResponseBody(reply) => reply.attributes.clone(),
+                _ => Vec::new(),
+            };
+            let replies: Vec<_> = script.replies().iter().map(attributes).collect();
+            let (last, before) = replies.split_last().unwrap();
+            assert!(before.iter().all(Vec::is_empty));
+            assert_eq!(*last, std::slice::from_ref(&wanted), "{kind} {mode:?}");
+        }
+    }
+    let mut script = placed(None, Settings { reporters, ..Settings::default() });
+    script.send(response("200", "application/json")).send(piece(ANSWER, false)).send(Message::ResponseTrailers);
+    assert_eq!(script.replies().last(), Some(&Reply::ResponseTrailers(vec![wanted])));
+}
+
+#[test]
+fn an_answer_of_the_gateways_own_is_no_answer_of_the_server() {
+    let reset = "upstream_reset_before_response_started";
+    for (details, told) in [
+        (None, "started 503"),
+        (Some("via_upstream".to_owned()), "started 503"),
+        (Some(format!("{reset}{{remote_connection_failure}}")), "gateway answered 503 Unreached"),
+        (Some(format!("{reset}{{overflow}}")), "gateway answered 503 Elsewhere"),
+        (Some("upstream_response_timeout".to_owned()), "gateway answered 503 TimedOut"),
+        (Some("upstream_per_try_timeout".to_owned()), "gateway answered 503 TimedOut"),
+        (Some("no_healthy_upstream".to_owned()), "gateway answered 503 Elsewhere"),
+    ] {
+        let mut script = placed(None, Settings::default());
+        script.deliver(Incoming { message: Some(response("503", "text/plain")), code_details: details, ..Incoming::default() });
+        script.send(piece("upstream connect error", true));
+        assert_eq!(script.told(), [told, "22 bytes", "completed", "ended"]);
+    }
+}
+
+#[test]
+fn after_a_long_silence_nothing_is_in_flight_and_the_answer_still_passes() {
+    let mut script = placed(None, Settings::default());
+    assert!(script.exchange.in_flight());
+    script.exchange.silent(&mut script.out);
+    assert_eq!((script.told(), script.notes()), (vec!["ended".to_owned()], vec![Note::Silent]));
+    script.send(response("200", "application/json")).send(piece(ANSWER, true));
+    assert_eq!(bytes(&script.replies()).0, ANSWER.replace("target", "llama").into_bytes());
+    assert_eq!(script.told(), ["ended"]);
 }

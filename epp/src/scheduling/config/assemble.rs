@@ -7,6 +7,7 @@ use super::needs::{Needs, Place};
 use super::table::{Part, Roles};
 use super::yaml::did_you_mean;
 use super::{Declared, EXPLORATION, Reader, SchedulingConfig, single_profile_handler};
+use crate::request::Parsers;
 use crate::scheduling::filters::SaturatedFilter;
 use crate::scheduling::pickers::MaxScorePicker;
 use crate::scheduling::{Filter, Learner, Named, Picker, PluginName, Profile, ProfileHandler, SaturationDetector, Weighted};
@@ -58,6 +59,11 @@ impl Reader {
         });
         let (admitters, verify_served) =
             (admitters.collect(), declared().any(|plugin| matches!(plugin.part, Part::ServedVerifier)));
+        let reporters = declared().filter_map(|plugin| match &plugin.part {
+            Part::Reporter(reporter) => Some(reporter.clone()),
+            _ => None,
+        });
+        let reporters = reporters.collect();
         let default = if self.llm_d { SchedulingConfig::llm_d() } else { SchedulingConfig::default() };
         let Needs { facts, headers, prefix: wanted, prefix_settings, .. } = std::mem::take(&mut self.needs);
         SchedulingConfig {
@@ -71,6 +77,8 @@ impl Reader {
             prefix: if wanted { prefix.or(prefix_settings).or(default.prefix) } else { None },
             detector,
             verify_served,
+            parsers: Parsers::default(),
+            reporters,
         }
     }
 

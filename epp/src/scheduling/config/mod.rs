@@ -7,8 +7,10 @@ mod assemble;
 mod handlers;
 mod needs;
 mod parameters;
+mod parsers;
 mod problem;
 mod refused;
+mod reporter;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,8 @@ use super::profile::{Named, Profile, Weighted};
 use super::saturation::SaturationDetector;
 use super::scorers::{KvCacheUtilizationScorer, PrefixCacheScorer, QueueScorer};
 use super::{ProfileHandler, TokenEstimate};
+use crate::request::Parsers;
+use crate::response::AttributeReporter;
 
 /// The versions that are read: upstream's and its successor's, whose defaults are those of its newest.
 const API_VERSIONS: [&str; 2] = ["inference.networking.x-k8s.io/v1alpha1", LLM_D];
@@ -70,6 +74,10 @@ pub struct SchedulingConfig {
     pub detector: SaturationDetector,
     /// `destination-endpoint-served-verifier` is in the list: responses are to carry `x-conformance-test-served-endpoint`.
     pub verify_served: bool,
+    /// Which paths are read, and how.
+    pub parsers: Parsers,
+    /// Each `request-attribute-reporter` of the list.
+    pub reporters: Vec<AttributeReporter>,
 }
 
 impl Default for SchedulingConfig {
@@ -99,6 +107,8 @@ impl Default for SchedulingConfig {
             prefix: Some(PrefixSettings::default()),
             detector: SaturationDetector::default(),
             verify_served: false,
+            parsers: Parsers::default(),
+            reporters: Vec::new(),
         }
     }
 }
@@ -169,7 +179,6 @@ impl Reader {
         for (name, instead) in [
             ("dataLayer", "where endpoints and their metrics are read from is part of the pool (pools file or InferencePool)"),
             ("flowControl", "holding requests in queues; without it requests are placed or refused at once"),
-            ("requestHandler", "a choice of parsers; the path of a request says which API it is for"),
         ] {
             if let Some(value) = fields.get(name) {
                 self.reading.refuse(&value, format!("not built yet: {instead}"));
@@ -183,20 +192,19 @@ impl Reader {
                 self.plugin(&value);
             }
         }
-        if let Some(value) = fields.get("parser") {
-            self.parser(&value);
-        }
+        let parsers = self.parsers(&fields);
         let detector = fields.get("saturationDetector").and_then(|value| self.detector(&value)).unwrap_or_default();
         let profiles = fields.get("schedulingProfiles").map(|value| self.reading.list(&value, "a list of profiles"));
         let profiles = profiles.unwrap_or_default();
         if profiles.is_empty() && self.plugins.is_empty() {
             return SchedulingConfig {
                 detector,
+                parsers,
                 ..if self.llm_d { SchedulingConfig::llm_d() } else { SchedulingConfig::default() }
             };
         }
         let written = profiles.iter().map(|value| self.profile(value)).collect();
-        self.assemble(written, detector)
+        SchedulingConfig { parsers, ..self.assemble(written, detector) }
     }
 
     fn header<'tree>(&mut self, fields: &Fields<'tree>, name: &str, allowed: &[&str]) -> Option<&'tree str> {
@@ -276,15 +284,6 @@ impl Reader {
             self.reading.refuse(&value, format!("no plugin `{name}` is in the list{way_out}"));
         }
         found
-    }
-
-    fn parser(&mut self, value: &Value<'_>) {
-        let Some(fields) = self.reading.fields(value, "`pluginRef`", &["pluginRef"]) else { return };
-        if let Some(plugin) = self.referenced(&fields)
-            && plugin.name.kind != "openai-parser"
-        {
-            self.reading.refuse(value, format!("`{}` is no parser: write `pluginRef: openai-parser`", plugin.name.name));
-        }
     }
 
     fn detector(&mut self, value: &Value<'_>) -> Option<SaturationDetector> {

@@ -110,6 +110,19 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
         }
     }
 
+    /// Whatever `read` makes of a value that must be there.
+    pub(super) fn required<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&mut Reading, &Value<'tree>) -> Option<T>,
+    ) -> Option<T> {
+        let Some(value) = self.ask(name) else {
+            self.reading.refuse_at(self.at, &format!("{}.{name}", self.path), "is missing".to_owned());
+            return None;
+        };
+        read(self.reading, &value)
+    }
+
     /// True or false.
     pub(in crate::scheduling) fn boolean(&mut self, name: &'static str, default: bool) -> bool {
         self.ask(name).and_then(|value| self.reading.boolean(&value)).unwrap_or(default)

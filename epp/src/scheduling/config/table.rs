@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use super::handlers::HandlerParameters;
 use super::parameters::Parameters;
+use super::reporter::reporter;
+use crate::request::Parser;
+use crate::response::AttributeReporter;
 use crate::scheduling::admitters::ProbabilisticAdmitter;
 use crate::scheduling::deciders::{AlwaysDecider, MultimodalDecider, PrefixBasedDecider};
 use crate::scheduling::filters::{
@@ -35,6 +38,12 @@ pub(super) enum Part {
     TokenProducer(TokenEstimate),
     /// Asks the frontend to say on responses which endpoint served.
     ServedVerifier,
+    /// Says how bodies are read, where a parser is asked for by name.
+    Parser(Parser),
+    /// Tells the gateway a number of each response.
+    Reporter(AttributeReporter),
+    /// What could not be read, and was told of.
+    Broken,
     /// What weir does in any case, so that there is nothing to make.
     BuiltIn,
     /// What without predictions of latencies changes nothing, as upstream has it.
@@ -53,7 +62,7 @@ pub(super) struct Roles {
 type Build = fn(&mut Parameters<'_, '_>) -> Part;
 
 /// Types by upstream's names.
-pub(super) const TABLE: [(&str, Build); 48] = [
+pub(super) const TABLE: [(&str, Build); 55] = [
     ("queue-scorer", |_| scorer(QueueScorer)),
     ("kv-cache-utilization-scorer", |_| scorer(KvCacheUtilizationScorer)),
     ("running-requests-size-scorer", |_| scorer(RunningRequestsScorer)),
@@ -114,7 +123,14 @@ pub(super) const TABLE: [(&str, Build); 48] = [
     }),
     ("utilization-detector", |parameters| Part::Detector(SaturationDetector::read_utilization(parameters))),
     ("concurrency-detector", |parameters| Part::Detector(SaturationDetector::read_concurrency(parameters))),
-    ("openai-parser", |_| Part::BuiltIn),
+    ("openai-parser", |_| Part::Parser(Parser::OpenAi)),
+    ("anthropic-parser", |_| Part::Parser(Parser::Anthropic)),
+    ("vllmhttp-parser", |_| Part::Parser(Parser::VllmHttp)),
+    ("sglanghttp-parser", |_| Part::Parser(Parser::SglangHttp)),
+    ("vllmgrpc-parser", |_| Part::Parser(Parser::VllmGrpc)),
+    ("vertexai-parser", |_| Part::Parser(Parser::VertexAi)),
+    ("passthrough-parser", |_| Part::Parser(Parser::Passthrough)),
+    ("request-attribute-reporter", |parameters| parameters.required("attributes", reporter).map_or(Part::Broken, Part::Reporter)),
     ("destination-endpoint-served-verifier", |_| Part::ServedVerifier),
 ];
 

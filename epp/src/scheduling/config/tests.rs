@@ -1,4 +1,5 @@
 use super::*;
+use crate::request::Parser;
 
 const HEAD: &str = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n";
 
@@ -209,5 +210,56 @@ proptest::proptest! {
     fn no_text_makes_it_panic(text in "[ -~\\n]{0,80}", wrapped in "[a-z{}\\[\\]:,&*!|> \\n-]{0,60}") {
         drop(SchedulingConfig::parse(&text));
         drop(SchedulingConfig::parse(&format!("{HEAD}plugins:\n- {wrapped}")));
+    }
+}
+
+#[test]
+fn parsers_by_both_formats() {
+    let list = |kinds: &[Parser]| Parsers::of(kinds.iter().copied());
+    for (text, wanted) in [
+        ("", Parsers::default()),
+        ("plugins: [{type: openai-parser}]\nparser: {pluginRef: openai-parser}\n", Parsers::default()),
+        ("plugins: [{type: vllmgrpc-parser, name: v}]\nparser: {pluginRef: v}\n", list(&[Parser::VllmGrpc])),
+        ("parser: {pluginRef: passthrough-parser}\n", list(&[Parser::Passthrough])),
+        ("requestHandler: {}\n", Parsers::default()),
+        (
+            "plugins: [{type: anthropic-parser, name: a}, {type: queue-scorer}]\nrequestHandler:\n  parsers:\n  - pluginRef: a\n  - pluginRef: vllmhttp-parser\n  - pluginRef: sglanghttp-parser\n  - pluginRef: vertexai-parser\n  - pluginRef: passthrough-parser\n",
+            list(&[Parser::Anthropic, Parser::VllmHttp, Parser::SglangHttp, Parser::VertexAi, Parser::Passthrough]),
+        ),
+    ] {
+        assert_eq!(parse(text).parsers, wanted, "{text}");
+    }
+    let problem = |text: &str| problems(text).join("\n");
+    assert!(
+        problem("plugins: [{type: queue-scorer}]\nparser: {pluginRef: queue-scorer}\n").contains("`queue-scorer` is no parser")
+    );
+    assert!(problem("requestHandler: {parsers: [{pluginRef: anthropc-parser}]}\n").contains("no plugin `anthropc-parser`"));
+    let after = "requestHandler: {parsers: [{pluginRef: passthrough-parser}, {pluginRef: openai-parser}]}\n";
+    assert!(problem(after).contains("requestHandler.parsers[1]: is never reached"));
+    let both = "parser: {pluginRef: openai-parser}\nrequestHandler: {parsers: [{pluginRef: openai-parser}]}\n";
+    assert!(problem(both).contains("remove one of the two"));
+}
+
+#[test]
+fn reporters_and_what_is_wrong_with_them() {
+    let text = |parameters: &str| format!("plugins:\n- type: request-attribute-reporter\n  parameters: {parameters}\n");
+    let full = "{attributes: [{key: {namespace: costs, name: cost}, expression: usage.total_tokens, condition: 'usage.total_tokens > 0.0'}]}";
+    let wanted = AttributeReporter::new("costs", "cost", "usage.total_tokens", "usage.total_tokens > 0.0").unwrap();
+    assert_eq!(parse(&text(full)).reporters, [wanted]);
+    let short = "{attributes: [{key: {name: cost}, expression: usage.total_tokens}]}";
+    let wanted = AttributeReporter::new("envoy.lb", "cost", "usage.total_tokens", "").unwrap();
+    assert_eq!(parse(&text(short)).reporters, [wanted]);
+    for (parameters, part) in [
+        ("{}", "plugins[0].parameters.attributes: is missing"),
+        ("{attributes: []}", "has 0 entries: write exactly one"),
+        ("{attributes: [{}, {}]}", "has 2 entries"),
+        ("{attributes: [{expression: a}]}", "`key` is missing"),
+        ("{attributes: [{key: {}, expression: usage.a}]}", "`name` is missing"),
+        ("{attributes: [{key: {name: a}}]}", "`expression` is missing"),
+        ("{attributes: [{key: {name: a}, expression: 'usage.'}]}", "the expression is no CEL"),
+        ("{attributes: [{key: {name: a}, expression: usage.a, when: b}]}", "unknown field"),
+    ] {
+        let told = problems(&text(parameters)).join("\n");
+        assert!(told.contains(part), "{parameters}: {told}");
     }
 }
