@@ -32,7 +32,7 @@ impl Cluster<'_> {
         let (page, wrong) = page_of(&pool.annotations, &config.annotation_prefix, pool.target_ports.len(), &config.metrics);
         let object = || format!("InferencePool {id} ({})", pool.version);
         problems.extend(wrong.into_iter().map(|wrong| Problem { object: object(), field: wrong.field, message: wrong.message }));
-        let metrics = MetricsSource { scheme: page.scheme, path: page.path, engine: page.engine, ..MetricsSource::default() };
+        let metrics = MetricsSource { scheme: page.scheme, path: page.path, engine: page.engine, families: page.families };
         let endpoints = self.endpoints(pool, problems);
         let (mut pickers, mut picker_names) = (Vec::new(), None);
         if let Some(reference) = pool.picker.as_ref().filter(|_| config.pickers.read) {

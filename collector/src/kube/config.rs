@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weir_datastore::engine::Engine;
+use weir_datastore::engine::{CustomFamily, Engine};
 use weir_datastore::{MetricsSource, PoolId, Scheme};
 use weir_k8s::{ANNOTATION_PREFIX, PoolVersion, RequestResource};
 
@@ -56,6 +56,8 @@ pub struct PodMetrics {
     pub port: Option<u16>,
     /// What writes them; none: whatever they show.
     pub engine: Option<Engine>,
+    /// Families in place of the engine's own for the same signals.
+    pub families: Arc<[CustomFamily]>,
     /// TLS and credentials. Only what may travel over the scheme is used; `port` is overwritten.
     pub access: Access,
 }
@@ -95,7 +97,7 @@ pub struct KubeDiscoveryConfig {
 impl Default for PodMetrics {
     fn default() -> Self {
         let MetricsSource { path, scheme, .. } = MetricsSource::default();
-        Self { path, scheme, port: None, engine: None, access: Access::default() }
+        Self { path, scheme, port: None, engine: None, families: Arc::default(), access: Access::default() }
     }
 }
 

@@ -87,6 +87,11 @@ pub struct Parsers {
 }
 
 impl Parsers {
+    /// The types of upstream's plugins in their order; the default alone has OpenAI's.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.list.as_ref().map_or_else(|| vec![Parser::OpenAi.kind()], |list| list.iter().map(|parser| parser.kind()).collect())
+    }
+
     /// These alone.
     pub fn of(list: impl IntoIterator<Item = Parser>) -> Self {
         Self { list: Some(list.into_iter().collect()) }

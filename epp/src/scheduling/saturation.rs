@@ -67,6 +67,17 @@ pub enum ConcurrencyMode {
     Hybrid,
 }
 
+impl ConcurrencyMode {
+    /// As a configuration has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::Hybrid => "hybrid",
+        }
+    }
+}
+
 impl Default for SaturationDetector {
     fn default() -> Self {
         Self::Utilization { thresholds: Thresholds::default(), page_age: None, headroom: 0.0 }
@@ -150,8 +161,7 @@ impl SaturationDetector {
     }
 
     pub(super) fn read_concurrency(parameters: &mut Parameters<'_, '_>) -> Self {
-        let modes =
-            [("requests", ConcurrencyMode::Requests), ("tokens", ConcurrencyMode::Tokens), ("hybrid", ConcurrencyMode::Hybrid)];
+        let modes = [ConcurrencyMode::Requests, ConcurrencyMode::Tokens, ConcurrencyMode::Hybrid].map(|mode| (mode.name(), mode));
         parameters.producer("inFlightLoadProducerName", "inflight-load-producer");
         Self::Concurrency {
             mode: parameters.choice("concurrencyMode", ConcurrencyMode::Requests, &modes),

@@ -12,34 +12,66 @@ const MOST_BYTES: u64 = 1 << 20;
 /// The plugin that the default configuration of v0.5 is built around.
 const DECISION_TREE: &str = "decision-tree-filter";
 
-/// How requests are scheduled. Notes are for the log.
-pub(super) fn scheduling(
-    source: &ConfigSource,
-    saturation: SaturationVariables,
-    old: bool,
-    notes: &mut Vec<String>,
-) -> anyhow::Result<SchedulingConfig> {
-    let (name, text) = match source {
-        ConfigSource::Default => return Ok(with(SchedulingConfig::default(), saturation)),
-        ConfigSource::Text(text) => ("--config-text".to_owned(), text.clone()),
-        ConfigSource::File(path) => {
-            let name = format!("--config-file {}", path.display());
-            let file = std::fs::File::open(path).with_context(|| format!("{name}: cannot be read"))?;
-            let mut text = String::new();
-            file.take(MOST_BYTES + 1).read_to_string(&mut text).with_context(|| format!("{name}: cannot be read"))?;
-            (name, text)
+/// Where the configuration is, and what else has a say in it.
+#[derive(Clone, Debug)]
+pub(super) struct Configuration {
+    pub(super) source: ConfigSource,
+    pub(super) saturation: SaturationVariables,
+    /// The command line is one of v0.2 to v0.5.
+    pub(super) old: bool,
+}
+
+impl Configuration {
+    /// How messages call it.
+    pub(super) fn name(&self) -> String {
+        match &self.source {
+            ConfigSource::Default => "the default configuration".to_owned(),
+            ConfigSource::Text(_) => "--config-text".to_owned(),
+            ConfigSource::File(path) => format!("--config-file {}", path.display()),
         }
-    };
-    match SchedulingConfig::parse(&text) {
-        Ok(config) if text.contains("saturationDetector") => Ok(config),
-        Ok(config) => Ok(with(config, saturation)),
-        Err(_) if old && text.contains(DECISION_TREE) => {
-            notes.push(format!(
-                "{name}: the {DECISION_TREE} of v0.5 is not built: endpoints are chosen by queue, KV cache and prefix, as since v1.0"
-            ));
-            Ok(with(SchedulingConfig::default(), saturation))
+    }
+
+    /// Whether it may change.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self.source, ConfigSource::File(_))
+    }
+
+    /// Its text; none where there is none.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(super) fn text(&self) -> anyhow::Result<Option<String>> {
+        Ok(match &self.source {
+            ConfigSource::Default => None,
+            ConfigSource::Text(text) => Some(text.clone()),
+            ConfigSource::File(path) => {
+                let unreadable = || format!("{}: cannot be read", self.name());
+                let file = std::fs::File::open(path).with_context(unreadable)?;
+                let mut text = String::new();
+                file.take(MOST_BYTES + 1).read_to_string(&mut text).with_context(unreadable)?;
+                Some(text)
+            }
+        })
+    }
+
+    /// How requests are scheduled by `text`. Notes are for the log.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub(super) fn read(&self, text: Option<&str>, notes: &mut Vec<String>) -> anyhow::Result<SchedulingConfig> {
+        let Some(text) = text else { return Ok(with(SchedulingConfig::default(), self.saturation)) };
+        match SchedulingConfig::parse(text) {
+            Ok(config) if text.contains("saturationDetector") => Ok(config),
+            Ok(config) => Ok(with(config, self.saturation)),
+            Err(_) if self.old && text.contains(DECISION_TREE) => {
+                notes.push(format!(
+                    "{}: the {DECISION_TREE} of v0.5 is not built: endpoints are chosen by queue, KV cache and prefix, as since v1.0",
+                    self.name()
+                ));
+                Ok(with(SchedulingConfig::default(), self.saturation))
+            }
+            Err(error) => bail!("{}:\n{error}", self.name()),
         }
-        Err(error) => bail!("{name}:\n{error}"),
     }
 }
 
@@ -60,7 +92,11 @@ mod tests {
     #[test]
     fn the_environment_sets_thresholds_where_the_configuration_has_none() {
         let variables = SaturationVariables { queue: Some(7.0), ..SaturationVariables::default() };
-        let queue = |source: &ConfigSource| match scheduling(source, variables, false, &mut Vec::new()).unwrap().detector {
+        let read = |source: &ConfigSource| {
+            let configuration = Configuration { source: source.clone(), saturation: variables, old: false };
+            configuration.read(configuration.text().unwrap().as_deref(), &mut Vec::new()).unwrap()
+        };
+        let queue = |source: &ConfigSource| match read(source).detector {
             SaturationDetector::Utilization { thresholds, .. } => thresholds.queue,
             SaturationDetector::Concurrency { .. } => panic!("another detector"),
         };
@@ -78,15 +114,18 @@ mod tests {
     fn what_cannot_be_read_is_named_and_the_trees_of_old_are_replaced() {
         let read = |text: &str, old: bool| {
             let mut notes = Vec::new();
-            let outcome = scheduling(&ConfigSource::Text(text.to_owned()), SaturationVariables::default(), old, &mut notes);
+            let source = ConfigSource::Text(text.to_owned());
+            let configuration = Configuration { source, saturation: SaturationVariables::default(), old };
+            let outcome = configuration.read(Some(text), &mut notes);
             outcome.map(|_| notes).map_err(|error| error.to_string())
         };
         let tree = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: decision-tree-filter\n";
         assert!(read(tree, false).unwrap_err().contains("decision-tree-filter"));
         assert!(read(tree, true).unwrap()[0].contains("by queue, KV cache and prefix"));
         assert!(read(": no YAML [", true).unwrap_err().starts_with("--config-text:\n"));
-        let absent = ConfigSource::File("no/such/file.yaml".into());
-        let error = scheduling(&absent, SaturationVariables::default(), false, &mut Vec::new()).unwrap_err();
+        let source = ConfigSource::File("no/such/file.yaml".into());
+        let absent = Configuration { source, saturation: SaturationVariables::default(), old: false };
+        let error = absent.text().unwrap_err();
         assert!(error.to_string().contains("--config-file no/such/file.yaml"), "{error}");
     }
 }

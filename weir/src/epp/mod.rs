@@ -2,7 +2,7 @@
 //!
 //! 1. `table`, `flags`, `help`: the flags of all versions, a command line read as Go reads it, the help.
 //! 2. `options`: flags and environment to what the picker is to do.
-//! 3. `config`, `rules`: scheduling, and what users say about requests.
+//! 3. `config`, `reload`, `rules`: scheduling, also while its file changes, and what users say about requests.
 //! 4. `pool`, `metrics_server`, `ready`: where the pool comes from, who may read the page, whether there is a pool to pick from.
 //! 5. [`run`]: all of it together.
 
@@ -13,6 +13,7 @@ mod metrics_server;
 mod options;
 mod pool;
 mod ready;
+mod reload;
 mod rules;
 mod table;
 #[cfg(test)]
@@ -37,11 +38,13 @@ use weir_epp::frontend::{Certificate, Frontend, Servers};
 use weir_epp::metrics::EppMetrics;
 use weir_serving::{Drain, Health, Shutdown};
 
+use self::config::Configuration;
 use self::flags::Given;
 use self::metrics_server::MetricsServer;
 use self::options::Options;
 use self::pool::Source;
 use self::ready::PoolWatch;
+use self::reload::Follower;
 use crate::args::EppArguments;
 use crate::process::{Base, ENDPOINTS_TOLD, until_ended};
 
@@ -98,12 +101,14 @@ pub(crate) async fn run(arguments: EppArguments) -> anyhow::Result<()> {
 /// Starts everything; all ends with `leaving`.
 async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Result<JoinSet<()>> {
     let mut notes = std::mem::take(&mut options.notes);
-    let scheduling = config::scheduling(&options.config, options.saturation, options.old, &mut notes)?;
-    notes.iter().for_each(|note| warn!("{note}"));
     let Base { mut registry, metrics: serving } = Base::default();
+    let configuration = Configuration { source: options.config.clone(), saturation: options.saturation, old: options.old };
+    let configuration = Follower::new(configuration, &mut notes, &mut registry)?;
+    let scheduling = configuration.in_force().clone();
     let (health, mut tasks, drained) = (Health::new(), JoinSet::new(), CancellationToken::new());
 
-    let source = Source::of(options, &mut registry).await?;
+    let source = Source::of(options, &scheduling.data_layer, &mut notes, &mut registry).await?;
+    notes.iter().for_each(|note| warn!("{note}"));
     let Source { pool, wanted, resources, client, .. } = &source;
     let (pool, wanted, resources) = (pool.clone(), wanted.clone(), resources.clone());
     let metrics_server = MetricsServer::new(options, client.as_ref(), &serving)?;
@@ -111,8 +116,8 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
         Drain { delay: options.drain.unwrap_or(if client.is_some() { ENDPOINTS_TOLD } else { Duration::ZERO }), grace: GRACE };
 
     let (store, topology) = datastore();
-    let pace =
-        CollectorConfig { busy_interval: options.refresh, idle_interval: IDLE.max(options.refresh), ..CollectorConfig::default() };
+    let refresh = scheduling.data_layer.source.interval.map_or(options.refresh, options::refresh_within_bounds);
+    let pace = CollectorConfig { busy_interval: refresh, idle_interval: IDLE.max(refresh), ..CollectorConfig::default() };
     let mut collector = Collector::new(pace, topology, &mut registry)?;
     let writers = collector.own_picker(own_name().into());
 
@@ -151,7 +156,7 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     .await?;
     let watch = PoolWatch::new(pool.clone(), wanted.clone(), source.cluster(), source.way_out.clone(), &health, &mut registry);
     let streams = weir_exporter::register(&mut registry, store.clone(), ENDPOINT_SERIES);
-    let page = weir_exporter::router(store, Arc::new(registry), streams);
+    let page = weir_exporter::router(store, Arc::new(registry), streams).merge(configuration.router());
     let page = metrics_server.bind(page, at(options.metrics_port), serving, health).await?;
     let (ext_proc, health_at, metrics_at) = (servers.ext_proc_addr(), servers.health_addr(), page.local_addr());
     info!(%pool, %ext_proc, health = %health_at, metrics = %metrics_at, "picking endpoints");
@@ -159,6 +164,7 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     tasks.spawn(collector.run(wanted, drained.clone()));
     tasks.spawn(watch.run(drained.clone()));
     source.follow(&mut tasks, &drained);
+    tasks.spawn(configuration.run(director.clone(), drained.clone()));
     let publishing = drained.clone();
     tasks.spawn(async move {
         tokio::select! {

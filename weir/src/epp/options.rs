@@ -80,6 +80,11 @@ pub(super) struct Options {
     pub(super) notes: Vec<String>,
 }
 
+/// The interval that is taken for `given`.
+pub(super) fn refresh_within_bounds(given: Duration) -> Duration {
+    given.clamp(REFRESH_BOUNDS.0, REFRESH_BOUNDS.1)
+}
+
 impl Options {
     /// What `given` and the variables of `env` ask for; flags go before variables.
     ///
@@ -309,7 +314,7 @@ impl Reader<'_> {
         let variable = "REFRESH_METRICS_INTERVAL";
         let given = self.given.duration("refresh-metrics-interval").or_else(|| self.read(variable, duration_of)).unwrap_or(REFRESH);
         let (least, most) = REFRESH_BOUNDS;
-        let taken = given.clamp(least, most);
+        let taken = refresh_within_bounds(given);
         if taken != given {
             self.notes.push(format!(
                 "--refresh-metrics-interval: {given:?} is taken for {taken:?}: it lies between {least:?} and {most:?}"

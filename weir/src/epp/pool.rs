@@ -13,9 +13,10 @@ use weir_collector::{
 };
 use weir_datastore::PoolId;
 use weir_epp::resources::Resources;
+use weir_epp::scheduling::config::DataLayer;
 use weir_k8s::ClientOptions;
 
-use super::options::{Options, PoolSource};
+use super::options::{ModelServerMetrics, Options, PoolSource};
 use super::rules::{Belongs, of_file};
 
 /// The pool of a picker, and what users say about its requests.
@@ -37,10 +38,21 @@ enum Kind {
 }
 
 impl Source {
-    /// What the options ask for.
-    pub(super) async fn of(options: &Options, registry: &mut Registry) -> anyhow::Result<Self> {
+    /// What the options ask for, its pages read as `data_layer` says.
+    pub(super) async fn of(
+        options: &Options,
+        data_layer: &DataLayer,
+        notes: &mut Vec<String>,
+        registry: &mut Registry,
+    ) -> anyhow::Result<Self> {
         match &options.pool {
             PoolSource::File { path, pool } => {
+                if *data_layer != DataLayer::default() {
+                    notes.push(format!(
+                        "the parameters of metrics-data-source and core-metrics-extractor are passed over: {} says how pages are read",
+                        path.display()
+                    ));
+                }
                 let (told, resources) = watch::channel(Arc::default());
                 let loaded = PoolsFile::load(path)?;
                 let pools: Vec<PoolId> = loaded.pools.iter().map(|pool| pool.spec.id.clone()).collect();
@@ -69,20 +81,21 @@ impl Source {
                 let way_out = format!("create it in {version}, or correct --pool-name, --pool-namespace or --pool-group");
                 let belongs = Belongs { pool: pool.clone(), group: Some(version.group()) };
                 let (scope, groups) = (Scope::Pool(pool), PoolGroups::Only(*version));
-                Self::of_cluster(options, scope, groups, belongs, way_out, registry).await
+                Self::of_cluster(options, data_layer, scope, groups, belongs, way_out, registry).await
             }
             PoolSource::Selector { namespace, name, labels, ports } => {
                 let pool = PoolId::new(namespace, name);
                 let scope = Scope::Pods(PodsScope { pool: pool.clone(), labels: labels.clone(), target_ports: ports.clone() });
                 // Nothing can refer to a pool that no object describes.
                 let belongs = Belongs { pool, group: Some("") };
-                Self::of_cluster(options, scope, PoolGroups::default(), belongs, String::new(), registry).await
+                Self::of_cluster(options, data_layer, scope, PoolGroups::default(), belongs, String::new(), registry).await
             }
         }
     }
 
     async fn of_cluster(
         options: &Options,
+        data_layer: &DataLayer,
         scope: Scope,
         groups: PoolGroups,
         belongs: Belongs,
@@ -94,18 +107,11 @@ impl Source {
         }
         let client = ClientOptions { kubeconfig: options.kubeconfig.clone(), context: options.context.clone() };
         let client = client.connect().await.context("no cluster (--pools FILE works without one)")?;
-        let model_server = &options.model_server;
         let config = KubeDiscoveryConfig {
             rules: matches!(scope, Scope::Pool(_)),
             scope,
             groups,
-            metrics: PodMetrics {
-                path: model_server.path.as_str().into(),
-                scheme: model_server.scheme,
-                port: model_server.port,
-                engine: None,
-                access: Access { insecure_skip_verify: model_server.insecure_skip_verify, ..Access::default() },
-            },
+            metrics: pages(&options.model_server, data_layer),
             // This is the picker.
             pickers: PickerPages { read: false, ..PickerPages::default() },
             ..KubeDiscoveryConfig::default()
@@ -140,5 +146,23 @@ impl Source {
                 tasks.spawn(discovery.run(stop.clone()));
             }
         }
+    }
+}
+
+/// How pods' pages are read: what the configuration says goes before the flags, as upstream has it.
+fn pages(flags: &ModelServerMetrics, DataLayer { source, engine, families }: &DataLayer) -> PodMetrics {
+    let access = Access {
+        // Who names an authority wants it asked.
+        insecure_skip_verify: source.insecure_skip_verify.unwrap_or(flags.insecure_skip_verify && source.ca_file.is_none()),
+        ca_file: source.ca_file.clone(),
+        ..Access::default()
+    };
+    PodMetrics {
+        path: source.path.clone().unwrap_or_else(|| flags.path.as_str().into()),
+        scheme: source.scheme.unwrap_or(flags.scheme),
+        port: source.port.or(flags.port),
+        engine: *engine,
+        families: families.clone(),
+        access,
     }
 }

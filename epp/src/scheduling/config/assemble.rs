@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::data_layer::DataLayer;
 use super::handlers::Finder;
 use super::needs::{Needs, Place};
 use super::table::{Part, Roles};
@@ -64,6 +65,13 @@ impl Reader {
             _ => None,
         });
         let reporters = reporters.collect();
+        let source =
+            declared().find_map(|plugin| if let Part::PageSource(source) = &plugin.part { Some(source.clone()) } else { None });
+        let extraction =
+            declared().find_map(|plugin| if let Part::Extraction(part) = &plugin.part { Some(part.clone()) } else { None });
+        let data_layer = DataLayer::new(source.unwrap_or_default(), extraction.unwrap_or_default());
+        let parameters = declared().map(|plugin| (plugin.name.name.clone(), plugin.parameters.clone())).collect();
+        let parameters = Arc::new(parameters);
         let default = if self.llm_d { SchedulingConfig::llm_d() } else { SchedulingConfig::default() };
         let Needs { facts, headers, prefix: wanted, prefix_settings, .. } = std::mem::take(&mut self.needs);
         SchedulingConfig {
@@ -77,6 +85,9 @@ impl Reader {
             prefix: if wanted { prefix.or(prefix_settings).or(default.prefix) } else { None },
             detector,
             verify_served,
+            data_layer,
+            llm_d: self.llm_d,
+            parameters,
             parsers: Parsers::default(),
             reporters,
         }
@@ -116,7 +127,7 @@ impl Reader {
     /// The handler of the list. `second` is the place of the second profile.
     fn handler(&mut self, profiles: &[Profile], second: Option<Place>) -> Named<dyn ProfileHandler> {
         let mut declared = self.plugins.iter().filter(|plugin| matches!(plugin.part, Part::Handler(_)));
-        let Some(Declared { name, part: Part::Handler(parameters), place }) = declared.next() else {
+        let Some(Declared { name, part: Part::Handler(parameters), place, .. }) = declared.next() else {
             if let Some(place) = second {
                 let message = "is a second profile, and no profile handler chooses among them: add header-profile-handler or \
                                disagg-profile-handler";

@@ -4,6 +4,8 @@
 //! field and the nearest name; what upstream has and weir has not is refused as such, never passed over.
 
 mod assemble;
+mod data_layer;
+mod effective;
 mod handlers;
 mod needs;
 mod parameters;
@@ -16,8 +18,12 @@ mod table;
 mod tests;
 mod yaml;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::{Map, Value as Json};
+
+pub use data_layer::{DataLayer, PageSource};
 pub(crate) use needs::facts_of;
 pub(in crate::scheduling) use parameters::Parameters;
 pub use problem::{ConfigError, Problem};
@@ -74,6 +80,12 @@ pub struct SchedulingConfig {
     pub detector: SaturationDetector,
     /// `destination-endpoint-served-verifier` is in the list: responses are to carry `x-conformance-test-served-endpoint`.
     pub verify_served: bool,
+    /// Where endpoints' pages are, and what on them counts.
+    pub data_layer: DataLayer,
+    /// Whether the defaults are llm-d's.
+    llm_d: bool,
+    /// The parameters in force of the plugins that were listed, by their names.
+    parameters: Arc<BTreeMap<Arc<str>, Map<String, Json>>>,
     /// Which paths are read, and how.
     pub parsers: Parsers,
     /// Each `request-attribute-reporter` of the list.
@@ -107,6 +119,9 @@ impl Default for SchedulingConfig {
             prefix: Some(PrefixSettings::default()),
             detector: SaturationDetector::default(),
             verify_served: false,
+            data_layer: DataLayer::default(),
+            llm_d: false,
+            parameters: Arc::default(),
             parsers: Parsers::default(),
             reporters: Vec::new(),
         }
@@ -116,7 +131,7 @@ impl Default for SchedulingConfig {
 impl SchedulingConfig {
     /// llm-d's default: the same plugins, prompts remembered whole, and uncached prompts in flight until the first token.
     pub fn llm_d() -> Self {
-        Self { prefix: Some(PrefixSettings::llm_d()), tokens: TokenEstimate::llm_d(), ..Self::default() }
+        Self { prefix: Some(PrefixSettings::llm_d()), tokens: TokenEstimate::llm_d(), llm_d: true, ..Self::default() }
     }
 
     /// Reads an EndpointPickerConfig.
@@ -156,6 +171,8 @@ struct Declared {
     name: PluginName,
     part: Part,
     place: Place,
+    /// Its parameters in force.
+    parameters: Map<String, Json>,
 }
 
 impl Reader {
@@ -176,13 +193,9 @@ impl Reader {
         let Some(fields) = self.reading.fields(root, expected, &known) else { return SchedulingConfig::default() };
         self.llm_d = self.header(&fields, "apiVersion", &API_VERSIONS) == Some(LLM_D);
         self.header(&fields, "kind", &["EndpointPickerConfig"]);
-        for (name, instead) in [
-            ("dataLayer", "where endpoints and their metrics are read from is part of the pool (pools file or InferencePool)"),
-            ("flowControl", "holding requests in queues; without it requests are placed or refused at once"),
-        ] {
-            if let Some(value) = fields.get(name) {
-                self.reading.refuse(&value, format!("not built yet: {instead}"));
-            }
+        if let Some(value) = fields.get("flowControl") {
+            let message = "not built yet: holding requests in queues; without it requests are placed or refused at once";
+            self.reading.refuse(&value, message);
         }
         if let Some(value) = fields.get("featureGates") {
             self.feature_gates(&value);
@@ -191,6 +204,9 @@ impl Reader {
             for value in self.reading.list(&value, "a list of plugins") {
                 self.plugin(&value);
             }
+        }
+        if let Some(value) = fields.get("dataLayer") {
+            self.data_layer(&value);
         }
         let parsers = self.parsers(&fields);
         let detector = fields.get("saturationDetector").and_then(|value| self.detector(&value)).unwrap_or_default();
@@ -261,12 +277,12 @@ impl Reader {
         let place = (place, fields.path_of("parameters"));
         let mut parameters = Parameters::new(&mut self.reading, &mut self.needs, given, place, self.llm_d);
         let part = build(&mut parameters);
-        parameters.finish();
+        let in_force = parameters.finish();
         if self.needs.headers.len() > MOST_HEADERS {
             self.reading.refuse(value, format!("reads one header too many: plugins together read {MOST_HEADERS}"));
         }
         let name = PluginName { kind, name: name.into() };
-        self.plugins.push(Declared { name, part, place: value.place() });
+        self.plugins.push(Declared { name, part, place: value.place(), parameters: in_force });
     }
 
     /// The plugin that the `pluginRef` of `fields` names.

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Map, Value as Json};
 use serde_saphyr::Location;
 
 use super::needs::{Needs, Place, Reference};
@@ -19,6 +20,8 @@ pub(in crate::scheduling) struct Parameters<'reading, 'tree> {
     at: Location,
     path: String,
     asked: Vec<&'static str>,
+    /// What is in force: as given, or the default.
+    effective: Map<String, Json>,
     llm_d: bool,
 }
 
@@ -30,7 +33,7 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
         (at, path): (Location, String),
         llm_d: bool,
     ) -> Self {
-        Self { reading, needs, fields, at, path, asked: Vec::new(), llm_d }
+        Self { reading, needs, fields, at, path, asked: Vec::new(), effective: Map::new(), llm_d }
     }
 
     /// Whether the configuration is of llm-d's group, so that defaults are those of its newest; else they are those of v1.5.0.
@@ -78,17 +81,18 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
 
     /// A whole number within `range`.
     pub(in crate::scheduling) fn whole(&mut self, name: &'static str, default: usize, range: RangeInclusive<usize>) -> usize {
-        let Some(value) = self.ask(name) else { return default };
+        let given = self.ask(name);
         let (least, most) = (*range.start(), *range.end());
         let expected = format!("a whole number from {least} to {most}");
-        match self.reading.number(&value, &expected) {
-            Some(number) if number.fract() == 0.0 && (least as f64..=most as f64).contains(&number) => number as usize,
+        let number = given.and_then(|value| match self.reading.number(&value, &expected) {
+            Some(number) if number.fract() == 0.0 && (least as f64..=most as f64).contains(&number) => Some(number as usize),
             Some(number) => {
                 self.reading.refuse(&value, format!("{number}: write {expected}"));
-                default
+                None
             }
-            None => default,
-        }
+            None => None,
+        });
+        self.in_force(name, number.unwrap_or(default))
     }
 
     /// A number that is `allowed`.
@@ -99,15 +103,16 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
         allowed: impl Fn(f64) -> bool,
         expected: &str,
     ) -> f64 {
-        let Some(value) = self.ask(name) else { return default };
-        match self.reading.number(&value, expected) {
-            Some(number) if allowed(number) => number,
+        let given = self.ask(name);
+        let number = given.and_then(|value| match self.reading.number(&value, expected) {
+            Some(number) if allowed(number) => Some(number),
             Some(number) => {
                 self.reading.refuse(&value, format!("{number}: write {expected}"));
-                default
+                None
             }
-            None => default,
-        }
+            None => None,
+        });
+        self.in_force(name, number.unwrap_or(default))
     }
 
     /// Whatever `read` makes of a value that must be there.
@@ -125,7 +130,8 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
 
     /// True or false.
     pub(in crate::scheduling) fn boolean(&mut self, name: &'static str, default: bool) -> bool {
-        self.ask(name).and_then(|value| self.reading.boolean(&value)).unwrap_or(default)
+        let given = self.ask(name).and_then(|value| self.reading.boolean(&value));
+        self.in_force(name, given.unwrap_or(default))
     }
 
     /// A time above zero, as `200ms`.
@@ -133,7 +139,10 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
         let value = self.ask(name)?;
         let text = self.reading.text(&value, "a time such as 200ms")?;
         match humantime::parse_duration(text) {
-            Ok(duration) if !duration.is_zero() => Some(duration),
+            Ok(duration) if !duration.is_zero() => {
+                self.in_force(name, humantime::format_duration(duration).to_string());
+                Some(duration)
+            }
             _ => {
                 self.reading.refuse(&value, format!("`{text}`: write a time above zero, such as 200ms"));
                 None
@@ -154,7 +163,10 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
         let names = || choices.iter().map(|(name, _)| *name);
         let Some(text) = self.reading.text(&value, names().next().unwrap_or_default()) else { return default };
         match choices.iter().find(|(name, _)| *name == text) {
-            Some((_, choice)) => *choice,
+            Some((known, choice)) => {
+                self.in_force(name, *known);
+                *choice
+            }
             None => {
                 self.reading.refuse(&value, format!("`{text}` is not known{}", did_you_mean(text, names())));
                 default
@@ -169,7 +181,7 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
         if text.is_empty() {
             self.reading.refuse(&value, "is empty: write a text, or leave it out");
         }
-        Some(text.to_owned())
+        Some(self.in_force(name, text.to_owned()))
     }
 
     /// A text that has to be there; empty where it is not, which is told.
@@ -184,7 +196,8 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
     pub(in crate::scheduling) fn texts(&mut self, name: &'static str) -> Vec<String> {
         let Some(value) = self.ask(name) else { return Vec::new() };
         let elements = self.reading.list(&value, "a list of texts");
-        elements.iter().filter_map(|element| self.reading.text(element, "a text").map(str::to_owned)).collect()
+        let texts: Vec<_> = elements.iter().filter_map(|element| self.reading.text(element, "a text").map(str::to_owned)).collect();
+        self.in_force(name, texts)
     }
 
     /// Texts by their names.
@@ -195,13 +208,18 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
             let text = self.reading.text(&fields.get(&key.value)?, "a text")?;
             Some((key.value.clone(), text.to_owned()))
         });
-        entries.collect()
+        let entries: Vec<_> = entries.collect();
+        self.effective
+            .insert(name.to_owned(), entries.iter().map(|(key, text)| (key.clone(), Json::from(text.as_str()))).collect());
+        entries
     }
 
     /// Parameters within parameters; where they are not given, all of them have their defaults.
     pub(in crate::scheduling) fn nested<T>(&mut self, name: &'static str, read: impl FnOnce(&mut Parameters<'_, 'tree>) -> T) -> T {
         let given = self.ask(name);
-        self.within(given, name, read)
+        let (result, effective) = self.within(given, name, read);
+        self.in_force(name, effective);
+        result
     }
 
     /// A list of parameters within parameters.
@@ -211,10 +229,18 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
         mut read: impl FnMut(&mut Parameters<'_, 'tree>) -> T,
     ) -> Vec<T> {
         let elements = self.ask(name).map(|value| self.reading.list(&value, "a list")).unwrap_or_default();
-        elements.into_iter().map(|element| self.within(Some(element), name, &mut read)).collect()
+        let (results, effective): (Vec<_>, Vec<_>) =
+            elements.into_iter().map(|element| self.within(Some(element), name, &mut read)).unzip();
+        self.in_force(name, effective);
+        results
     }
 
-    fn within<T>(&mut self, given: Option<Value<'tree>>, name: &str, read: impl FnOnce(&mut Parameters<'_, 'tree>) -> T) -> T {
+    fn within<T>(
+        &mut self,
+        given: Option<Value<'tree>>,
+        name: &str,
+        read: impl FnOnce(&mut Parameters<'_, 'tree>) -> T,
+    ) -> (T, Map<String, Json>) {
         let place = match &given {
             Some(value) => (value.node.referenced, value.path.clone()),
             None => (self.at, format!("{}.{name}", self.path)),
@@ -222,8 +248,7 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
         let fields = given.and_then(|value| fields_of(self.reading, &value));
         let mut inner = Parameters::new(self.reading, self.needs, fields, place, self.llm_d);
         let result = read(&mut inner);
-        inner.finish();
-        result
+        (result, inner.finish())
     }
 
     /// The name of another plugin or of a profile, with its place.
@@ -231,6 +256,7 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
         let value = self.ask(name)?;
         let place = Place { at: value.node.referenced, field: value.path.clone() };
         let text = self.reading.text(&value, "a name")?;
+        self.in_force(name, text);
         Some((text.into(), place))
     }
 
@@ -270,9 +296,15 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
         }
     }
 
-    /// Refuses what nobody asked for.
-    pub(super) fn finish(self) {
-        let Some(fields) = self.fields else { return };
+    /// Notes the value that is used.
+    fn in_force<T: Clone + Into<Json>>(&mut self, name: &str, value: T) -> T {
+        self.effective.insert(name.to_owned(), value.clone().into());
+        value
+    }
+
+    /// Refuses what nobody asked for. What is in force comes out.
+    pub(super) fn finish(self) -> Map<String, Json> {
+        let Some(fields) = self.fields else { return self.effective };
         for (key, _) in fields.entries.iter().filter(|(key, _)| !self.asked.contains(&key.value.as_str())) {
             let message = match self.asked.as_slice() {
                 [] => "unknown parameter: this plugin has none".to_owned(),
@@ -280,6 +312,7 @@ impl<'reading, 'tree> Parameters<'reading, 'tree> {
             };
             self.reading.refuse_at(key.referenced, &fields.path_of(&key.value), message);
         }
+        self.effective
     }
 }
 

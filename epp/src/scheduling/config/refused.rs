@@ -18,10 +18,15 @@ const CLUSTERS: &str = "a picker places requests within one cluster; use the plu
 const GPUS: &str = "GPU metrics are not collected; use kv-cache-utilization-scorer";
 const MULTIMODAL: &str = "which server has encoded an image is not tracked; use disagg-profile-handler with an encode profile, or \
                           session-affinity-scorer";
+const NOTIFICATIONS: &str = "pods and pools are followed in any case; leave it out";
 const ROLLOUT: &str = "DisaggregatedSet rollouts are not followed; use label-selector-filter on the revision's label";
 
 /// Upstream's types that weir does not offer, and what to use instead.
-pub(super) const REFUSED: [(&str, &str); 26] = [
+pub(super) const REFUSED: [(&str, &str); 30] = [
+    (
+        "agent-identity",
+        "requests of one caller are told by the header x-gateway-inference-fairness-id alone; let the agents or the gateway set it",
+    ),
     ("burst-prefix-cache-producer", "requests are placed one by one, not in bursts; use approx-prefix-cache-producer"),
     ("dcgm-data-source", GPUS),
     ("dcgm-extractor", GPUS),
@@ -29,6 +34,9 @@ pub(super) const REFUSED: [(&str, &str); 26] = [
     ("disaggregatedset-rollout-screener", ROLLOUT),
     ("endpoint-attribute-filter", CUSTOM_METRICS),
     ("endpoint-attribute-scorer", CUSTOM_METRICS),
+    ("endpoint-notification-source", NOTIFICATIONS),
+    ("file-discovery", "without a cluster `--pools FILE` names the endpoints (docs/pools-file.md)"),
+    ("k8s-notification-source", NOTIFICATIONS),
     ("mm-embeddings-cache-producer", MULTIMODAL),
     ("mm-embeddings-cache-scorer", MULTIMODAL),
     ("models-data-extractor", "servers are not asked for their models; use lora-affinity-scorer"),
@@ -54,27 +62,14 @@ pub(super) const REFUSED: [(&str, &str); 26] = [
 ];
 
 /// Upstream's types that are not there yet, so that they are told from misspelt ones.
-pub(super) const NOT_BUILT: [&str; 22] = [
-    "agent-identity",
-    "anthropic-parser",
-    "core-metrics-extractor",
+pub(super) const NOT_BUILT: [&str; 9] = [
     "edf-ordering-policy",
-    "endpoint-notification-source",
     "fcfs-ordering-policy",
-    "file-discovery",
     "global-strict-fairness-policy",
-    "k8s-notification-source",
-    "metrics-data-source",
-    "passthrough-parser",
     "priority-holdback-policy",
     "program-aware-fairness",
-    "request-attribute-reporter",
     "round-robin-fairness-policy",
-    "sglanghttp-parser",
     "slo-deadline-ordering-policy",
     "soft-reflective-ceiling-policy",
     "static-usage-limit-policy",
-    "vertexai-parser",
-    "vllmgrpc-parser",
-    "vllmhttp-parser",
 ];

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::data_layer::{Extraction, PageSource, extraction, page_source};
 use super::handlers::HandlerParameters;
 use super::parameters::Parameters;
 use super::reporter::reporter;
@@ -38,6 +39,10 @@ pub(super) enum Part {
     TokenProducer(TokenEstimate),
     /// Asks the frontend to say on responses which endpoint served.
     ServedVerifier,
+    /// Says where pages are.
+    PageSource(PageSource),
+    /// Says what of pages counts.
+    Extraction(Extraction),
     /// Says how bodies are read, where a parser is asked for by name.
     Parser(Parser),
     /// Tells the gateway a number of each response.
@@ -62,7 +67,7 @@ pub(super) struct Roles {
 type Build = fn(&mut Parameters<'_, '_>) -> Part;
 
 /// Types by upstream's names.
-pub(super) const TABLE: [(&str, Build); 55] = [
+pub(super) const TABLE: [(&str, Build); 57] = [
     ("queue-scorer", |_| scorer(QueueScorer)),
     ("kv-cache-utilization-scorer", |_| scorer(KvCacheUtilizationScorer)),
     ("running-requests-size-scorer", |_| scorer(RunningRequestsScorer)),
@@ -123,6 +128,8 @@ pub(super) const TABLE: [(&str, Build); 55] = [
     }),
     ("utilization-detector", |parameters| Part::Detector(SaturationDetector::read_utilization(parameters))),
     ("concurrency-detector", |parameters| Part::Detector(SaturationDetector::read_concurrency(parameters))),
+    ("metrics-data-source", |parameters| Part::PageSource(page_source(parameters))),
+    ("core-metrics-extractor", |parameters| Part::Extraction(extraction(parameters))),
     ("openai-parser", |_| Part::Parser(Parser::OpenAi)),
     ("anthropic-parser", |_| Part::Parser(Parser::Anthropic)),
     ("vllmhttp-parser", |_| Part::Parser(Parser::VllmHttp)),
