@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "epp/in_a_cluster.rs"]
-mod in_a_cluster;
 #[path = "epp/rig.rs"]
 mod rig;
 
 use rig::{Gateway, Picker, blocking};
 use serde_json::json;
-use weir_tests::{Folder, eventually, get, run, simulators};
+use weir_tests::{Folder, eventually, get, run, simulators, text};
 
 const MODEL: &str = "meta-llama/Llama-3.1-8B-Instruct";
 
@@ -29,7 +27,7 @@ async fn requests_go_through_and_sheddable_ones_are_refused_while_the_pool_is_fu
     let picker = Picker::start(&folder, &format!("--pool-name r --pool-namespace n --rules {}", rules.display()), &pools).await;
     picker.is_ready().await;
     picker.page_until("the server on the page", |page| rig::value(page, "inference_pool_saturation{") == Some(0.0)).await;
-    let gateway = Gateway::start(&folder, &picker.ext_proc, &server).await;
+    let gateway = Gateway::start("epp", picker.ext_proc, &server).await;
 
     let ask = |model: &str, objective: Option<&str>| {
         let body = json!({ "model": model, "prompt": "how are you?", "max_tokens": 2 });
@@ -42,10 +40,10 @@ async fn requests_go_through_and_sheddable_ones_are_refused_while_the_pool_is_fu
     };
     let answer = ask(MODEL, None).await.unwrap();
     assert_eq!(answer.status(), 200);
-    assert!(rig::text(answer).await.contains("\"completion_tokens\":2"));
+    assert!(text(answer).await.unwrap().contains("\"completion_tokens\":2"));
     let aliased = ask("alias", None).await.unwrap();
     assert_eq!(aliased.status(), 200, "another name of the model");
-    assert!(rig::text(aliased).await.contains("\"model\":\"alias\""));
+    assert!(text(aliased).await.unwrap().contains("\"model\":\"alias\""));
     assert_eq!(ask(MODEL, Some("batch")).await.unwrap().status(), 200, "there is room");
     let counted = |target: &str, priority: &str| {
         format!(
@@ -61,14 +59,14 @@ async fn requests_go_through_and_sheddable_ones_are_refused_while_the_pool_is_fu
         .map(|_| {
             let request = gateway.client.post(format!("http://{server}/v1/completions")).header("content-type", "application/json");
             let request = request.body(long.clone());
-            tokio::spawn(async move { rig::text(request.send().await.unwrap()).await })
+            tokio::spawn(async move { text(request.send().await.unwrap()).await })
         })
         .collect();
     picker.page_until("a full pool", |page| rig::value(page, "inference_pool_saturation{") >= Some(1.0)).await;
     let shed = ask(MODEL, Some("batch")).await.unwrap();
     assert_eq!(shed.status(), 429);
     assert_eq!(shed.headers()["retry-after"], "1");
-    assert_eq!(rig::text(shed).await, "inference error: ResourceExhausted - system saturated, sheddable request dropped");
+    assert_eq!(text(shed).await.unwrap(), "inference error: ResourceExhausted - system saturated, sheddable request dropped");
     picker.page_until("the refusal counted", |page| {
         let refused = format!("inference_objective_request_error_total{{model_name=\"{MODEL}\",target_model_name=\"{MODEL}\",error_code=\"ResourceExhausted\"}}");
         rig::value(page, &refused) == Some(1.0)
