@@ -205,7 +205,7 @@ impl Gateway {
         );
         let picker = bind.await.unwrap();
         let picker_address = picker.ext_proc_addr();
-        let picker = tokio::spawn(async move { drop(picker.serve().await) });
+        let picker = tokio::spawn(async move { drop(picker.serve(std::future::ready(())).await) });
 
         let (name, known) = (name.to_owned(), [servers[0], servers[1]]);
         let envoy = tokio::task::spawn_blocking(move || Envoy::start(&name, &[picker_address], known)).await.unwrap();

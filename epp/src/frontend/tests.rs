@@ -98,6 +98,10 @@ struct Picker {
 
 impl Picker {
     async fn start(certificate: Certificate, open: bool) -> Self {
+        Self::start_after(certificate, open, std::future::ready(())).await
+    }
+
+    async fn start_after(certificate: Certificate, open: bool, first_look: impl Future<Output = ()> + Send + 'static) -> Self {
         weir_serving::install_crypto_provider();
         let (gate, opened) = watch::channel(open);
         let (held, holds) = watch::channel(0);
@@ -113,7 +117,7 @@ impl Picker {
         let servers = Servers::bind(frontend.clone(), any, any, certificate, drain, ServingMetrics::default(), SystemTime::now());
         let servers = servers.await.unwrap();
         let (ext_proc, health, ca) = (servers.ext_proc_addr(), servers.health_addr(), servers.ca_pem().map(str::to_owned));
-        let serving = tokio::spawn(servers.serve());
+        let serving = tokio::spawn(servers.serve(first_look));
         Self { frontend, open: gate, held: holds, seen, leaving, ext_proc, health, ca, serving }
     }
 
@@ -374,6 +378,24 @@ async fn health_under_any_name_on_both_ports() {
         let watched = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap_err();
         assert_eq!(watched.code(), Code::Unimplemented);
     }
+}
+
+#[tokio::test]
+async fn requests_wait_for_the_first_look_and_health_does_not() {
+    let looked = CancellationToken::new();
+    let picker = Picker::start_after(Certificate::PlainText, true, looked.clone().cancelled_owned()).await;
+    let channel = picker.connect().await;
+    let asks = tokio::spawn(async move {
+        let mut stream = Stream::open(channel).await;
+        stream.post(&ENVOY, PROMPT.as_bytes());
+        stream.reply().await.unwrap().unwrap()
+    });
+    let channel = Channel::from_shared(format!("http://{}", picker.health)).unwrap().connect().await.unwrap();
+    assert_eq!(health(channel, "liveness").await, 1);
+    assert!(!asks.is_finished() && picker.seen.lock().unwrap().is_empty());
+    looked.cancel();
+    let first = asks.await.unwrap();
+    assert!(matches!(first.response, Some(Reply::RequestHeaders(_))), "{first:?}");
 }
 
 #[tokio::test]
