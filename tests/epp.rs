@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "epp/in_a_cluster.rs"]
-mod in_a_cluster;
 #[path = "epp/rig.rs"]
 mod rig;
 
 use rig::{Gateway, Picker, blocking};
 use serde_json::json;
-use weir_tests::{Folder, Process, eventually, get, run, simulators};
+use weir_tests::{Folder, Process, eventually, get, run, simulators, text};
 
 const MODEL: &str = "meta-llama/Llama-3.1-8B-Instruct";
 
@@ -29,7 +27,7 @@ async fn requests_go_through_and_sheddable_ones_are_refused_while_the_pool_is_fu
     let picker = Picker::start(&folder, &format!("--pool-name r --pool-namespace n --rules {}", rules.display()), &pools).await;
     picker.is_ready().await;
     picker.page_until("the server on the page", |page| rig::value(page, "inference_pool_saturation{") == Some(0.0)).await;
-    let gateway = Gateway::start(&folder, &picker.ext_proc, &server).await;
+    let gateway = Gateway::start("epp", picker.ext_proc, &server).await;
 
     let ask = |model: &str, objective: Option<&str>| {
         let body = json!({ "model": model, "prompt": "how are you?", "max_tokens": 2 });
@@ -42,10 +40,10 @@ async fn requests_go_through_and_sheddable_ones_are_refused_while_the_pool_is_fu
     };
     let answer = ask(MODEL, None).await.unwrap();
     assert_eq!(answer.status(), 200);
-    assert!(rig::text(answer).await.contains("\"completion_tokens\":2"));
+    assert!(text(answer).await.unwrap().contains("\"completion_tokens\":2"));
     let aliased = ask("alias", None).await.unwrap();
     assert_eq!(aliased.status(), 200, "another name of the model");
-    assert!(rig::text(aliased).await.contains("\"model\":\"alias\""));
+    assert!(text(aliased).await.unwrap().contains("\"model\":\"alias\""));
     assert_eq!(ask(MODEL, Some("batch")).await.unwrap().status(), 200, "there is room");
     let counted = |target: &str, priority: &str| {
         format!(
@@ -61,14 +59,14 @@ async fn requests_go_through_and_sheddable_ones_are_refused_while_the_pool_is_fu
         .map(|_| {
             let request = gateway.client.post(format!("http://{server}/v1/completions")).header("content-type", "application/json");
             let request = request.body(long.clone());
-            tokio::spawn(async move { rig::text(request.send().await.unwrap()).await })
+            tokio::spawn(async move { text(request.send().await.unwrap()).await })
         })
         .collect();
     picker.page_until("a full pool", |page| rig::value(page, "inference_pool_saturation{") >= Some(1.0)).await;
     let shed = ask(MODEL, Some("batch")).await.unwrap();
     assert_eq!(shed.status(), 429);
     assert_eq!(shed.headers()["retry-after"], "1");
-    assert_eq!(rig::text(shed).await, "inference error: ResourceExhausted - system saturated, sheddable request dropped");
+    assert_eq!(text(shed).await.unwrap(), "inference error: ResourceExhausted - system saturated, sheddable request dropped");
     picker.page_until("the refusal counted", |page| {
         let refused = format!("inference_objective_request_error_total{{model_name=\"{MODEL}\",target_model_name=\"{MODEL}\",error_code=\"ResourceExhausted\"}}");
         rig::value(page, &refused) == Some(1.0)
@@ -87,7 +85,7 @@ async fn another_weir_follows_the_picker_and_knows_what_it_has_in_flight() {
     let server = addresses[0].clone();
     let picker = Picker::start(&folder, "--pool-name r --pool-namespace n", &rig::pools_file(&folder, &server)).await;
     picker.is_ready().await;
-    let gateway = Gateway::start(&folder, &picker.ext_proc, &server).await;
+    let gateway = Gateway::start("epp-stream", picker.ext_proc, &server).await;
     let pools = format!(
         "apiVersion: weir/v1\npools:\n- name: r\n  namespace: n\n  endpoints: [\"{server}\"]\n  pickers: [\"http://{}\"]\n",
         picker.metrics
@@ -123,6 +121,44 @@ async fn another_weir_follows_the_picker_and_knows_what_it_has_in_flight() {
         said.push_str(std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap());
     }
     drop(exporter);
+    picker.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_changes_while_it_runs_and_a_wrong_one_does_not_count() {
+    const HEAD: &str = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n";
+    let folder = Folder::new("epp-reload");
+    let (_simulator, addresses) = blocking(|| simulators(1)).await;
+    let pools = rig::pools_file(&folder, &addresses[0]);
+    let config = folder.write("config.yaml", &format!("{HEAD}- type: queue-scorer\n"));
+    let line = format!("--pool-name r --pool-namespace n --config-file {}", config.display());
+    let picker = Picker::start(&folder, &line, &pools).await;
+    let shown = |wanted: &'static str| {
+        let url = format!("http://{}/debug/config", picker.metrics);
+        blocking(move || {
+            eventually(wanted, || {
+                let shown = get(&url)?;
+                if shown.contains(wanted) { Ok(shown) } else { Err(shown) }
+            })
+        })
+    };
+    shown("{\"pluginRef\":\"queue-scorer\",\"weight\":1.0}").await;
+    folder.write("config.yaml", &format!("{HEAD}- type: load-aware-scorer\n  parameters: {{ threshold: 7 }}\n"));
+    let now = shown("load-aware-scorer").await;
+    assert!(now.contains("\"threshold\":7") && !now.contains("queue-scorer") && now.contains("\"problem\":null"), "{now}");
+    folder.write("config.yaml", &format!("{HEAD}- type: load-unaware-scorer\n"));
+    let now = shown("did you mean").await;
+    assert!(now.contains("\"threshold\":7") && now.contains("plugins[0].type: unknown plugin type `load-unaware-scorer`"), "{now}");
+    picker.page_until("out of step", |page| rig::value(page, "weir_epp_config_in_step ") == Some(0.0)).await;
+    folder.write("config.yaml", &format!("{HEAD}- type: queue-scorer\n"));
+    shown("\"problem\":null").await;
+    picker
+        .page_until("in step again", |page| {
+            let counted = |outcome: &str| rig::value(page, &format!("weir_epp_config_reloads_total{{outcome=\"{outcome}\"}}"));
+            rig::value(page, "weir_epp_config_in_step ") == Some(1.0)
+                && (counted("ok"), counted("refused")) == (Some(2.0), Some(1.0))
+        })
+        .await;
     picker.ends_well().await;
 }
 

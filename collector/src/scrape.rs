@@ -92,6 +92,8 @@ impl EndpointLoop {
                         shared.metrics.gap.observe((load.scraped_at - before).as_secs_f64());
                     }
                     works = shows_requests(&load);
+                    // What is told from here on is news.
+                    told.mark_unchanged();
                     let busy = works || self.activity.get();
                     self.writer.succeeded(load, self.pace.at_work(busy).interval());
                     run.ended(self.writer.key(), now);
@@ -147,12 +149,12 @@ impl Wait {
                     self.may_hurry = changed.is_ok() && !became_ready;
                 }
                 changed = told.changed(), if self.may_wake => {
-                    let woken = changed.is_ok() && *told.borrow_and_update();
-                    if woken {
+                    // It idled before, so it works now, or did: a request that ended at once may be one that failed.
+                    if changed.is_ok() {
                         self.until = self.until.min(pace.woken(self.asked_at, Instant::now()));
                     }
                     // Whoever tells cannot go away: the loop holds the cell too.
-                    self.may_wake = changed.is_ok() && !woken;
+                    self.may_wake = false;
                 }
             }
         }

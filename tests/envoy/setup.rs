@@ -1,10 +1,8 @@
 //! What is around Envoy: model servers that record what reaches them, and the picker with a director of the test's own.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::Pin;
-use std::process::Command;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -23,7 +21,8 @@ use weir_epp::exchange::Settings;
 use weir_epp::frontend::{Certificate, Frontend, Servers};
 use weir_epp::{Director, Failure, InferenceRequest, Pick, Refusal, Ticket, Usage};
 use weir_serving::{Drain, Health, ServingMetrics};
-use weir_tests::{Folder, Process, eventually, repository};
+use weir_tests::envoy::Envoy;
+use weir_tests::eventually;
 
 /// The model that a client may ask for, and what servers call it.
 pub(crate) const ALIAS: [&str; 2] = ["alias", "a-name-of-the-server"];
@@ -177,18 +176,7 @@ pub(crate) struct Gateway {
     pub(crate) waiting: watch::Receiver<i64>,
     pub(crate) picker: JoinHandle<()>,
     pub(crate) client: reqwest::Client,
-    listeners: Vec<(String, String)>,
-    _envoy: Process,
-    _folder: Folder,
-}
-
-fn envoy() -> &'static PathBuf {
-    static ENVOY: OnceLock<PathBuf> = OnceLock::new();
-    ENVOY.get_or_init(|| {
-        let install = Command::new(repository().join("tests/envoy/install")).output().expect("bash runs");
-        assert!(install.status.success(), "tests/envoy/install: {}", String::from_utf8_lossy(&install.stderr));
-        String::from_utf8(install.stdout).unwrap().trim().into()
-    })
+    envoy: Envoy,
 }
 
 impl Gateway {
@@ -231,32 +219,13 @@ impl Gateway {
             SystemTime::now(),
         );
         let picker = bind.await.unwrap();
-        let picker_port = picker.ext_proc_addr().port();
-        let picker = tokio::spawn(async move { drop(picker.serve().await) });
+        let picker_address = picker.ext_proc_addr();
+        let picker = tokio::spawn(async move { drop(picker.serve(std::future::ready(())).await) });
 
-        let folder = Folder::new(name);
-        let config = include_str!("gateway.yaml")
-            .replace("SERVER_0", &servers[0].port().to_string())
-            .replace("SERVER_1", &servers[1].port().to_string())
-            .replace("PICKER", &picker_port.to_string());
-        let config = folder.write("envoy.yaml", &config);
-        let admin = folder.file("admin");
-        let mut command = Command::new(envoy());
-        command.arg("-c").arg(&config).arg("--admin-address-path").arg(&admin);
-        command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]);
-        let envoy = Process::start(command);
+        let (name, known) = (name.to_owned(), [servers[0], servers[1]]);
+        let envoy = tokio::task::spawn_blocking(move || Envoy::start(&name, &[picker_address], &known)).await.unwrap();
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
-        let listeners = tokio::task::spawn_blocking(move || {
-            eventually("Envoy listens", || {
-                let admin = std::fs::read_to_string(&admin).map_err(|error| error.to_string())?;
-                let text = weir_tests::get(&format!("http://{admin}/listeners"))?;
-                let listeners: Vec<_> =
-                    text.lines().filter_map(|line| line.split_once("::")).map(|(name, at)| (name.into(), at.into())).collect();
-                if listeners.len() == 4 { Ok(listeners) } else { Err(text) }
-            })
-        });
-        let listeners = listeners.await.unwrap_or_else(|_| panic!("{}", envoy.output()));
-        Self { servers, received, log, gate, waiting: waits, picker, client, listeners, _envoy: envoy, _folder: folder }
+        Self { servers, received, log, gate, waiting: waits, picker, client, envoy }
     }
 
     /// An address of this listener.
@@ -266,8 +235,7 @@ impl Gateway {
 
     /// Where this listener listens.
     pub(crate) fn address(&self, listener: &str) -> &str {
-        let (_, address) = self.listeners.iter().find(|(name, _)| name == listener).unwrap();
-        address
+        self.envoy.address(listener)
     }
 
     /// Posts a body, answered by so many bytes.
@@ -294,13 +262,4 @@ impl Gateway {
             if log.last().is_some_and(|line| line == last) { Ok(std::mem::take(&mut *log)) } else { Err(format!("{log:?}")) }
         })
     }
-}
-
-/// The whole body of an answer.
-pub(crate) async fn text(mut response: reqwest::Response) -> String {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.unwrap() {
-        body.extend_from_slice(&chunk);
-    }
-    String::from_utf8(body).unwrap()
 }

@@ -1,84 +1,12 @@
 //! The picker in a real control plane, with the arguments, the role and the probes of upstream's chart v1.5.0.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use weir_tests::cluster::{Cluster, skipped};
+use weir_tests::text;
 use weir_tests::workload::inference_pool;
 
-const POOL: &str = "r";
-
-/// The chart's rules, those of pods apart.
-fn role(pods: bool) -> String {
-    let read = ["get", "list", "watch"];
-    let mut rules = vec![
-        json!({"apiGroups": ["inference.networking.x-k8s.io"], "resources": ["inferenceobjectives", "inferencemodelrewrites"], "verbs": read}),
-        json!({"apiGroups": ["inference.networking.k8s.io"], "resources": ["inferencepools"], "verbs": read}),
-    ];
-    if pods {
-        rules.push(json!({"apiGroups": [""], "resources": ["pods"], "verbs": read}));
-    }
-    json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "epp"}, "rules": rules}).to_string()
-}
-
-fn chart(namespace: &str) -> String {
-    let binding = |kind: &str, role: &str, role_kind: &str| {
-        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": {"name": format!("{namespace}-epp")},
-               "subjects": [{"kind": "ServiceAccount", "name": "epp", "namespace": namespace}],
-               "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": role}})
-    };
-    let reviews = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": format!("{namespace}-epp")},
-        "rules": [
-            {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
-            {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
-            {"nonResourceURLs": ["/metrics"], "verbs": ["get"]},
-        ],
-    });
-    let config = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-scorer\n";
-    let grpc = json!({"grpc": {"port": 9003, "service": "inference-extension"}, "periodSeconds": 1});
-    let deployment = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "epp"},
-        "spec": {
-            "replicas": 1, "selector": {"matchLabels": {"app": "epp"}}, "strategy": {"type": "Recreate"},
-            "template": {
-                "metadata": {"labels": {"app": "epp"}},
-                "spec": {
-                    "serviceAccountName": "epp", "terminationGracePeriodSeconds": 1,
-                    "containers": [{
-                        "name": "epp", "image": "weir", "command": ["/weir", "epp"],
-                        "args": ["--pool-name", POOL, "--pool-namespace", namespace, "--pool-group", "inference.networking.k8s.io",
-                                 "--zap-encoder", "json", "--config-file", "/config/default-plugins.yaml", "--v", "1", "--tracing=false"],
-                        "readinessProbe": grpc, "livenessProbe": grpc.clone(),
-                        "env": [{"name": "NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}],
-                        "volumeMounts": [{"name": "config", "mountPath": "/config"}],
-                    }],
-                    "volumes": [{"name": "config", "configMap": {"name": "epp"}}],
-                },
-            },
-        },
-    });
-    let mut deployment = deployment;
-    // A picker that is not ready is not to be restarted under the test's eyes.
-    deployment["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]["grpc"]["service"] = json!("liveness");
-    let named = |kind: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "epp"}});
-    let mut configuration = named("ConfigMap");
-    configuration["data"] = json!({"default-plugins.yaml": config});
-    let items: [Value; 6] = [
-        named("ServiceAccount"),
-        configuration,
-        binding("RoleBinding", "epp", "Role"),
-        reviews,
-        binding("ClusterRoleBinding", &format!("{namespace}-epp"), "ClusterRole"),
-        deployment,
-    ];
-    json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
-}
-
-/// A pod of a server that only counts as running.
-fn server(name: &str) -> String {
-    let container = json!({"name": "server", "image": "nothing"});
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "model"}}, "spec": {"containers": [container]}})
-        .to_string()
-}
+use super::alone;
+use super::chart::{POOL, bare_pod, chart, role};
 
 fn log(cluster: &Cluster, namespace: &str) -> Result<String, String> {
     let pods = cluster.get(namespace, "pods -l app=epp")?;
@@ -101,7 +29,7 @@ fn page(cluster: &Cluster, url: &str, token: &str) -> Result<String, String> {
                 .send()
                 .await
                 .map_err(|error| error.to_string())?;
-            Ok(super::rig::text(answer).await)
+            text(answer).await
         })
     })
 }
@@ -111,12 +39,13 @@ fn the_chart_runs_it_and_it_says_what_it_lacks() {
     if skipped("the picker in a cluster") {
         return;
     }
+    let _alone = alone();
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("epp");
     cluster.apply(&namespace, &role(false));
     cluster.apply(&namespace, &inference_pool(POOL, "model").to_string());
-    cluster.apply(&namespace, &server("a"));
-    cluster.apply(&namespace, &chart(&namespace));
+    cluster.apply(&namespace, &bare_pod("a", "model"));
+    cluster.apply(&namespace, &chart(&namespace, 1, &[]));
 
     // Without the rule for pods: not ready, and the log has the rule.
     let rule = format!(

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use weir_tests::{Folder, Process, eventually, get, repository, weir};
+use weir_tests::envoy::Envoy;
+use weir_tests::{Folder, Process, eventually, get, weir};
 
 /// Runs what blocks beside the test's own tasks.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -17,15 +18,6 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 pub(crate) fn pools_file(folder: &Folder, endpoint: &str) -> PathBuf {
     let pools = format!("apiVersion: weir/v1\npools:\n- name: r\n  namespace: n\n  endpoints: [\"{endpoint}\"]\n");
     folder.write("pools.yaml", &pools)
-}
-
-/// The whole body of an answer.
-pub(crate) async fn text(mut response: reqwest::Response) -> String {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.unwrap() {
-        body.extend_from_slice(&chunk);
-    }
-    String::from_utf8(body).unwrap()
 }
 
 /// The value of the first series on the page that begins so.
@@ -98,38 +90,19 @@ fn address(line: &str, name: &str) -> SocketAddr {
 /// Envoy with one model server behind it, which asks the picker where to go.
 pub(crate) struct Gateway {
     pub(crate) client: reqwest::Client,
-    address: String,
-    _envoy: Process,
+    envoy: Envoy,
 }
 
 impl Gateway {
-    pub(crate) async fn start(folder: &Folder, picker: &SocketAddr, server: &str) -> Self {
+    pub(crate) async fn start(name: &'static str, picker: SocketAddr, server: &str) -> Self {
         weir_serving::install_crypto_provider();
-        let port = server.rsplit(':').next().unwrap();
-        let config = include_str!("../envoy/gateway.yaml").replace("SERVER_0", port).replace("SERVER_1", port);
-        let config = folder.write("envoy.yaml", &config.replace("PICKER", &picker.port().to_string()));
-        let admin = folder.file("admin");
-        let (envoy, address) = blocking(move || {
-            let install = Command::new(repository().join("tests/envoy/install")).output().expect("bash runs");
-            assert!(install.status.success(), "tests/envoy/install: {}", String::from_utf8_lossy(&install.stderr));
-            let mut command = Command::new(String::from_utf8(install.stdout).unwrap().trim());
-            command.arg("-c").arg(&config).arg("--admin-address-path").arg(&admin);
-            command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]);
-            let envoy = Process::start(command);
-            let address = eventually("Envoy listens", || {
-                let admin = std::fs::read_to_string(&admin).map_err(|error| format!("{error}: {}", envoy.output()))?;
-                let listeners = get(&format!("http://{admin}/listeners"))?;
-                let original = listeners.lines().find_map(|line| line.strip_prefix("original::"));
-                original.map(str::to_owned).ok_or(listeners)
-            });
-            (envoy, address)
-        })
-        .await;
+        let server = server.parse().unwrap();
+        let envoy = blocking(move || Envoy::start(name, &[picker], &[server])).await;
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
-        Self { client, address, _envoy: envoy }
+        Self { client, envoy }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("http://{}{path}", self.envoy.address("original"))
     }
 }

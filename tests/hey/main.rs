@@ -13,7 +13,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use weir_tests::{Envoy, Folder, Process, eventually, get, repository, weir};
+use weir_tests::envoy::Envoy;
+use weir_tests::{Folder, Process, eventually, get, repository, weir};
 
 type Failure = Box<dyn Error>;
 
@@ -148,7 +149,9 @@ fn summary(part: &Part, csv: &str, sent: usize) -> Result<String, Failure> {
     // What had no answer at all is on no line.
     others += sent.saturating_sub(served.len() + shed + others);
     served.sort_by(f64::total_cmp);
-    let at = |share: f64| served.get(((served.len() as f64 * share) as usize).min(served.len().saturating_sub(1))).copied().unwrap_or(f64::NAN);
+    let at = |share: f64| {
+        served.get(((served.len() as f64 * share) as usize).min(served.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+    };
     let rate = (served.len() + shed) as f64 / until;
     Ok(format!(
         "{} | {} | {shed} | {others} | {:.0} | {:.0} | {:.0} | {rate:.0} |",

@@ -1,6 +1,7 @@
 //! Helpers for tests that use the built binary from outside, as a user does.
 
 pub mod cluster;
+pub mod envoy;
 pub mod installed;
 pub mod workload;
 
@@ -241,14 +242,16 @@ impl Serving {
 pub fn get(url: &str) -> Result<String, String> {
     weir_serving::install_crypto_provider();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-    runtime.block_on(async {
-        let mut response = reqwest::get(url).await.map_err(|error| error.to_string())?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| error.to_string())? {
-            body.extend_from_slice(&chunk);
-        }
-        Ok(String::from_utf8_lossy(&body).into_owned())
-    })
+    runtime.block_on(async { text(reqwest::get(url).await.map_err(|error| error.to_string())?).await })
+}
+
+/// The whole body of an answer.
+pub async fn text(mut response: reqwest::Response) -> Result<String, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| format!("{error:?}"))? {
+        body.extend_from_slice(&chunk);
+    }
+    Ok(String::from_utf8_lossy(&body).into_owned())
 }
 
 /// The address in a log line of weir's.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 /// Port of every simulated model server.
 pub const MODEL_PORT: u16 = 8000;
@@ -68,8 +69,23 @@ pub struct Outcomes {
     pub served: u64,
     /// Everything else.
     pub failed: u64,
-    /// What the last failure was.
-    pub last_failure: Option<String>,
+    /// What failed, the first thousand of it.
+    pub failures: Vec<Failure>,
+}
+
+/// A request that failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Whose it was.
+    pub user: usize,
+    /// Where it went.
+    pub server: SocketAddr,
+    /// When.
+    pub began: Instant,
+    /// The status of the answer, if one came.
+    pub status: Option<u16>,
+    /// What happened.
+    pub what: String,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +95,17 @@ struct Shared {
     under_way: AtomicUsize,
     served: AtomicU64,
     failed: AtomicU64,
-    last_failure: Mutex<Option<String>>,
+    failures: Mutex<Vec<Failure>>,
+}
+
+impl Shared {
+    fn note(&self, failure: Failure) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        let mut failures = self.failures.lock().expect("no test panics while it holds this");
+        if failures.len() < MOST_FAILURES {
+            failures.push(failure);
+        }
+    }
 }
 
 /// Users that keep a number of requests in flight, each to the next server in turn. They end when dropped.
@@ -93,16 +119,38 @@ pub struct Users {
 
 /// Users there can be at once.
 const MOST: usize = 256;
+/// Failures that are kept.
+const MOST_FAILURES: usize = 1000;
+
+/// What users ask for.
+#[derive(Clone, Copy, Debug)]
+struct Wish {
+    /// Tokens of each prompt, about.
+    prompt: usize,
+    /// Tokens of each answer.
+    answer: u32,
+    /// Whether every second user wants the answer as a stream.
+    streams: bool,
+}
 
 impl Users {
     /// Nobody yet. Each prompt has about `prompt` tokens, each answer `answer`.
     pub fn new(prompt: usize, answer: u32) -> Self {
+        Self::wishing(Wish { prompt, answer, streams: false })
+    }
+
+    /// The same; every second one wants its answers as streams.
+    pub fn with_streams(prompt: usize, answer: u32) -> Self {
+        Self::wishing(Wish { prompt, answer, streams: true })
+    }
+
+    fn wishing(wish: Wish) -> Self {
         weir_serving::install_crypto_provider();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime starts");
         let shared = Arc::new(Shared::default());
         let client = reqwest::Client::builder().connect_timeout(Duration::from_secs(2)).build().expect("a client can be made");
         for index in 0..MOST {
-            runtime.spawn(user(index, (prompt, answer), shared.clone(), client.clone()));
+            runtime.spawn(user(index, wish, shared.clone(), client.clone()));
         }
         Self { shared, _runtime: runtime }
     }
@@ -128,12 +176,12 @@ impl Users {
         Outcomes {
             served: self.shared.served.load(Ordering::Relaxed),
             failed: self.shared.failed.load(Ordering::Relaxed),
-            last_failure: self.shared.last_failure.lock().expect("no test panics while it holds this").clone(),
+            failures: self.shared.failures.lock().expect("no test panics while it holds this").clone(),
         }
     }
 }
 
-async fn user(index: usize, lengths: (usize, u32), shared: Arc<Shared>, client: reqwest::Client) {
+async fn user(index: usize, wish: Wish, shared: Arc<Shared>, client: reqwest::Client) {
     let mut turn = index;
     loop {
         let server = {
@@ -146,14 +194,14 @@ async fn user(index: usize, lengths: (usize, u32), shared: Arc<Shared>, client: 
             continue;
         };
         turn += 1;
+        let began = Instant::now();
         shared.under_way.fetch_add(1, Ordering::Relaxed);
-        match ask(&client, server, (index, turn), lengths).await {
+        match ask(&client, server, (index, turn), wish).await {
             Ok(()) => {
                 shared.served.fetch_add(1, Ordering::Relaxed);
             }
-            Err(failure) => {
-                shared.failed.fetch_add(1, Ordering::Relaxed);
-                *shared.last_failure.lock().expect("no test panics while it holds this") = Some(format!("{server}: {failure}"));
+            Err((status, what)) => {
+                shared.note(Failure { user: index, server, began, status, what });
                 // A server that refuses is not to be hammered.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -162,20 +210,19 @@ async fn user(index: usize, lengths: (usize, u32), shared: Arc<Shared>, client: 
     }
 }
 
-/// Nobody asks the same twice: what is remembered of a prompt would cost nothing.
-async fn ask(
-    client: &reqwest::Client,
-    server: SocketAddr,
-    who: (usize, usize),
-    (prompt, answer): (usize, u32),
-) -> Result<(), String> {
+/// Nobody asks the same twice: what is remembered of a prompt would cost nothing. A failure with the answer's status, if there was one.
+async fn ask(client: &reqwest::Client, server: SocketAddr, who: (usize, usize), wish: Wish) -> Result<(), (Option<u16>, String)> {
     // A token of the simulated servers is about four characters.
-    let prompt = format!("{who:?} ").repeat(prompt.div_ceil(2));
-    let body = json!({"model": "meta-llama/Llama-3.1-8B-Instruct", "prompt": prompt, "max_tokens": answer});
+    let prompt = format!("{who:?} ").repeat(wish.prompt.div_ceil(2));
+    let stream = wish.streams && who.0 % 2 == 1;
+    let body = json!({
+        "model": "meta-llama/Llama-3.1-8B-Instruct", "prompt": prompt, "max_tokens": wish.answer, "stream": stream,
+    });
     let request =
         client.post(format!("http://{server}/v1/completions")).header("content-type", "application/json").body(body.to_string());
-    let mut response = request.send().await.map_err(|error| format!("{error:?}"))?;
-    let status = response.status();
-    while response.chunk().await.map_err(|error| format!("{error:?}"))?.is_some() {}
-    if status == 200 { Ok(()) } else { Err(format!("status {status}")) }
+    let response = request.send().await.map_err(|error| (None, format!("{error:?}")))?;
+    let status = response.status().as_u16();
+    let body = crate::text(response).await.map_err(|error| (Some(status), error))?;
+    let whole = if stream { body.ends_with("data: [DONE]\n\n") } else { serde_json::from_str::<Value>(&body).is_ok() };
+    if status == 200 && whole { Ok(()) } else { Err((Some(status), format!("status {status}: {body}"))) }
 }

@@ -60,6 +60,22 @@ async fn an_idle_endpoint_that_is_given_a_request_is_read_at_once_and_for_as_lon
 }
 
 #[tokio::test]
+async fn a_request_that_ended_at_once_makes_an_idle_endpoint_be_read() {
+    let server = Server::start(|_| page(0, 0)).await;
+    let wanted = pool(&[server.address]);
+    let rig = Rig::start(paced(), vec![wanted.clone()]);
+    let told = rig.activity.endpoint(&wanted.spec.id, &wanted.spec.endpoints[0].address);
+    eventually("read while idle", || rig.status(server.address).is_some_and(|status| status.interval == IDLE)).await;
+    // Nobody runs between the two: the loop sees the end alone.
+    let (requests, start) = (server.requests(), Instant::now());
+    told.set(true);
+    told.set(false);
+    eventually("read", || server.requests() > requests).await;
+    assert!(start.elapsed() < IDLE / 4, "{:?}", start.elapsed());
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn an_endpoint_that_fails_is_left_alone_whoever_wants_it_to_work() {
     let server = Server::start(|_| Answer::http("503 Service Unavailable", "", "")).await;
     let wanted = pool(&[server.address]);

@@ -362,6 +362,22 @@ async fn where_everybody_is_ejected_nobody_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_failed_request_and_one_refused_page_are_enough() {
+    let mut rig = Rig::new(2);
+    rig.reads(0, 0, 0, 0.0);
+    rig.reads(1, 5, 4, 0.9);
+    for _ in 0..2 {
+        let mut pick = rig.place(request()).await.unwrap();
+        assert_eq!(pick.endpoints, [address(0)], "an error alone is not enough");
+        pick.ticket.response_started(503, Instant::now());
+    }
+    rig.writers[0].failed(FailureKind::Connect, "http://10.0.0.1:8000/metrics: refused", Instant::now());
+    assert_eq!(rig.goes_to().await, address(1));
+    rig.writers[0].failed(FailureKind::Status, "http://10.0.0.1:8000/metrics: 500", Instant::now());
+    assert_eq!(rig.goes_to().await, address(0), "it listens");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_was_passed_over_by_the_gateway_is_ejected_and_who_served_has_the_request() {
     let source = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-scorer\n- type: max-score-picker\n  \
                   parameters: {maxNumOfEndpoints: 2}\n";

@@ -107,11 +107,18 @@ impl Servers {
 
     /// Serves until the frontend is told to leave, then drains: health fails, what waits is answered 503, responses go on to their end,
     /// or to the end of the grace period.
-    pub async fn serve(self) -> DrainReport {
+    ///
+    /// On the ext_proc port nobody is served before `first_look` has ended: a picker that knows nothing of its pool yet would refuse
+    /// every request. Connections made before wait in the system's queue. Who limits their time is the caller.
+    pub async fn serve(self, first_look: impl Future<Output = ()>) -> DrainReport {
         let leaving = self.frontend.leaving().clone();
         let drained = CancellationToken::new();
         let ext_proc = async {
-            let report = self.ext_proc.serve(leaving).await;
+            tokio::select! {
+                () = first_look => {}
+                () = leaving.cancelled() => {}
+            }
+            let report = self.ext_proc.serve(leaving.clone()).await;
             drained.cancel();
             report
         };

@@ -103,12 +103,21 @@ struct Picker {
     serving: JoinHandle<DrainReport>,
 }
 
+fn settings() -> Settings {
+    Settings { request_bytes: 8 << 20, ..Settings::default() }
+}
+
 impl Picker {
     async fn start(certificate: Certificate, open: bool) -> Self {
-        Self::start_with(certificate, open, Settings { request_bytes: 8 << 20, ..Settings::default() }).await
+        Self::start_with(certificate, open, settings(), std::future::ready(())).await
     }
 
-    async fn start_with(certificate: Certificate, open: bool, settings: Settings) -> Self {
+    async fn start_with(
+        certificate: Certificate,
+        open: bool,
+        settings: Settings,
+        first_look: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
         weir_serving::install_crypto_provider();
         let (gate, opened) = watch::channel(open);
         let (held, holds) = watch::channel(0);
@@ -123,7 +132,7 @@ impl Picker {
         let servers = Servers::bind(frontend.clone(), any, any, certificate, drain, ServingMetrics::default(), SystemTime::now());
         let servers = servers.await.unwrap();
         let (ext_proc, health, ca) = (servers.ext_proc_addr(), servers.health_addr(), servers.ca_pem().map(str::to_owned));
-        let serving = tokio::spawn(servers.serve());
+        let serving = tokio::spawn(servers.serve(first_look));
         Self { frontend, open: gate, held: holds, seen, leaving, ext_proc, health, ca, serving }
     }
 
@@ -387,6 +396,24 @@ async fn health_under_any_name_on_both_ports() {
 }
 
 #[tokio::test]
+async fn requests_wait_for_the_first_look_and_health_does_not() {
+    let looked = CancellationToken::new();
+    let picker = Picker::start_with(Certificate::PlainText, true, settings(), looked.clone().cancelled_owned()).await;
+    let channel = picker.connect().await;
+    let asks = tokio::spawn(async move {
+        let mut stream = Stream::open(channel).await;
+        stream.post(&ENVOY, PROMPT.as_bytes());
+        stream.reply().await.unwrap().unwrap()
+    });
+    let channel = Channel::from_shared(format!("http://{}", picker.health)).unwrap().connect().await.unwrap();
+    assert_eq!(health(channel, "liveness").await, 1);
+    assert!(!asks.is_finished() && picker.seen.lock().unwrap().is_empty());
+    looked.cancel();
+    let first = asks.await.unwrap();
+    assert!(matches!(first.response, Some(Reply::RequestHeaders(_))), "{first:?}");
+}
+
+#[tokio::test]
 async fn thousands_of_requests_wait_on_one_connection() {
     let mut picker = Picker::start(Certificate::PlainText, false).await;
     let channel = picker.connect().await;
@@ -427,7 +454,7 @@ async fn a_thousand_one_shots_leave_nothing_behind() {
 #[tokio::test]
 async fn a_stream_that_stays_open_and_mute_is_not_in_flight_for_ever() {
     let settings = Settings { silence: Duration::from_secs(20), ..Settings::default() };
-    let mut picker = Picker::start_with(Certificate::PlainText, true, settings).await;
+    let mut picker = Picker::start_with(Certificate::PlainText, true, settings, std::future::ready(())).await;
     let mut stream = Stream::open(picker.connect().await).await;
     stream.post(&ENVOY, PROMPT.as_bytes());
     assert!(stream.reply().await.unwrap().is_ok() && stream.reply().await.unwrap().is_ok());

@@ -43,7 +43,7 @@ use self::flags::Given;
 use self::metrics_server::MetricsServer;
 use self::options::Options;
 use self::pool::Source;
-use self::ready::PoolWatch;
+use self::ready::{PoolWatch, first_look};
 use self::reload::Follower;
 use crate::args::EppArguments;
 use crate::process::{Base, ENDPOINTS_TOLD, until_ended};
@@ -155,6 +155,7 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     )
     .await?;
     let watch = PoolWatch::new(pool.clone(), wanted.clone(), source.cluster(), source.way_out.clone(), &health, &mut registry);
+    let first_look = first_look(store.clone(), pool.clone(), watch.missing());
     let streams = weir_exporter::register(&mut registry, store.clone(), ENDPOINT_SERIES);
     let page = weir_exporter::router(store, Arc::new(registry), streams).merge(configuration.router());
     let page = metrics_server.bind(page, at(options.metrics_port), serving, health).await?;
@@ -176,7 +177,7 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     let last = drained.clone();
     tasks.spawn(async move { drop(page.serve(last).await) });
     tasks.spawn(async move {
-        drop(servers.serve().await);
+        drop(servers.serve(first_look).await);
         drained.cancel();
     });
     Ok(tasks)

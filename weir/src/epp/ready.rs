@@ -1,14 +1,16 @@
 //! Whether there is a pool to pick from, and why not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weir_collector::{Obstacles, WantedPools};
-use weir_datastore::PoolId;
+use weir_datastore::{Datastore, PoolId};
 use weir_serving::{Blocker, Health};
 
 /// The pool of a picker, followed.
@@ -22,6 +24,28 @@ pub(super) struct PoolWatch {
     known: Gauge,
     health: Health,
     blocker: Option<Blocker>,
+    /// Cancelled once it is known why there is no pool.
+    missing: CancellationToken,
+}
+
+/// How long requests may wait at the start, at most: less than a gateway gives a connection.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
+
+/// Ends once requests for `pool` can be placed; or once it is known why not, or nothing is known for too long.
+pub(super) async fn first_look(store: Datastore, pool: PoolId, missing: CancellationToken) {
+    let mut generation = store.generation();
+    let placed = async {
+        while store.changes(&pool).is_none() {
+            if generation.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = placed => {}
+        () = missing.cancelled() => {}
+        () = sleep(FIRST_LOOK) => {}
+    }
 }
 
 impl PoolWatch {
@@ -36,9 +60,23 @@ impl PoolWatch {
     ) -> Self {
         let known = Gauge::default();
         registry.register("weir_epp_pool_known", "Whether the picker's pool is there and could be read", known.clone());
-        let mut watch = Self { pool, wanted, cluster, way_out, known, health: health.clone(), blocker: None };
+        let mut watch = Self {
+            pool,
+            wanted,
+            cluster,
+            way_out,
+            known,
+            health: health.clone(),
+            blocker: None,
+            missing: CancellationToken::new(),
+        };
         watch.look();
         watch
+    }
+
+    /// Cancelled once it is known why there is no pool, if there is none.
+    pub(super) fn missing(&self) -> CancellationToken {
+        self.missing.clone()
     }
 
     /// Follows the pool until `stop`.
@@ -77,13 +115,22 @@ impl PoolWatch {
 
     fn reason(&mut self) -> String {
         let pool = &self.pool;
-        let Some((obstacles, synced)) = &mut self.cluster else { return format!("there is no pool {pool}: {}", self.way_out) };
-        let obstacles = obstacles.borrow_and_update();
-        let told: Vec<_> = obstacles.iter().map(|(resource, obstacle)| format!("{resource}: {obstacle}")).collect();
-        match (*synced.borrow_and_update(), told.is_empty()) {
+        let (told, synced) = match &mut self.cluster {
+            None => (Vec::new(), true),
+            Some((obstacles, synced)) => {
+                let obstacles = obstacles.borrow_and_update();
+                let told: Vec<_> = obstacles.iter().map(|(resource, obstacle)| format!("{resource}: {obstacle}")).collect();
+                (told, *synced.borrow_and_update())
+            }
+        };
+        if told.is_empty() && !synced {
+            return format!("InferencePool {pool} and its pods have not been listed yet");
+        }
+        self.missing.cancel();
+        match (&self.cluster, told.is_empty()) {
+            (None, _) => format!("there is no pool {pool}: {}", self.way_out),
             (_, false) => format!("InferencePool {pool} is not known: {}", told.join("; ")),
-            (false, true) => format!("InferencePool {pool} and its pods have not been listed yet"),
-            (true, true) => format!("there is no InferencePool {pool}: {}", self.way_out),
+            (_, true) => format!("there is no InferencePool {pool}: {}", self.way_out),
         }
     }
 }
@@ -122,9 +169,11 @@ mod tests {
         let cluster = Some((obstacles.subscribe(), synced.subscribe()));
         let mut watch = PoolWatch::new(pool.clone(), wanted, cluster, "create it".to_owned(), &health, &mut registry);
         assert_eq!(health.not_ready(), ["inference-pool"]);
+        assert!(!watch.missing().is_cancelled());
         assert!(watch.look().unwrap().contains("not been listed yet"));
         obstacles.send_modify(|known| drop(known.insert("pods", "may not be read: add a rule".to_owned())));
         assert_eq!(watch.look().unwrap(), "InferencePool n/p is not known: pods: may not be read: add a rule");
+        assert!(watch.missing().is_cancelled());
         obstacles.send_replace(Obstacles::default());
         synced.send_replace(true);
         assert_eq!(watch.look().unwrap(), "there is no InferencePool n/p: create it");
