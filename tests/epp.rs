@@ -171,6 +171,13 @@ const SCORERS: &str = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind:
                        - pluginRef: queue-scorer\n    weight: 2\n  - pluginRef: kv-cache-utilization-scorer\n    weight: 2\n  \
                        - pluginRef: prefix-cache-scorer\n    weight: 3\n";
 
+/// With the data layer written out, as the charts of v1.5.0 do.
+const SOURCES: &str = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-scorer\n\
+                       - type: kv-cache-utilization-scorer\n- type: prefix-cache-scorer\n- type: metrics-data-source\n  parameters:\n    \
+                       scheme: \"http\"\n    path: \"/metrics\"\n    insecureSkipVerify: true\n- type: core-metrics-extractor\n\
+                       schedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: queue-scorer\n    weight: 2\n  \
+                       - pluginRef: kv-cache-utilization-scorer\n    weight: 2\n  - pluginRef: prefix-cache-scorer\n    weight: 3\n";
+
 /// The charts' command lines: version, line, its configuration.
 const CHARTS: [(&str, &str, &str); 8] = [
     ("v0.4.0", "-poolName r -poolNamespace n -v 3 -grpcPort 9002 -grpcHealthPort 9003 -metricsPort 9090", TREE),
@@ -197,19 +204,19 @@ const CHARTS: [(&str, &str, &str); 8] = [
         "v1.5.0",
         "--pool-name r --pool-namespace n --pool-group inference.networking.k8s.io --zap-encoder json --config-file \
          /config/default-plugins.yaml --v 1 --tracing=false",
-        SCORERS,
+        SOURCES,
     ),
     (
         "v1.5.0 for SGLang",
         "--pool-name r --pool-namespace n --pool-group inference.networking.k8s.io --zap-encoder json --config-file \
          /config/default-plugins.yaml --v 1 --total-queued-requests-metric=\"sglang:num_queue_reqs\" --tracing=false",
-        SCORERS,
+        SOURCES,
     ),
     (
         "llm-d-router",
         "--pool-name r --pool-namespace n --pool-group inference.networking.k8s.io --zap-encoder json --config-file \
          /config/default-plugins.yaml --grpc-health-port 9003 --tracing=false",
-        SCORERS,
+        SOURCES,
     ),
 ];
 

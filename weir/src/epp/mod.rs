@@ -33,7 +33,7 @@ use tracing::{info, warn};
 use weir_collector::{Activity, Collector, CollectorConfig};
 use weir_datastore::datastore;
 use weir_epp::director::{DirectorSettings, PoolDirector, TellActivity};
-use weir_epp::exchange::{ErrorPrefix, Settings};
+use weir_epp::exchange::Settings;
 use weir_epp::frontend::{Certificate, Frontend, Servers};
 use weir_epp::metrics::EppMetrics;
 use weir_serving::{Drain, Health, Shutdown};
@@ -130,7 +130,7 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
         ask_for_bodies: options.ask_for_bodies,
         parsers: scheduling.parsers.clone(),
         reporters: scheduling.reporters.clone(),
-        error_prefix: if options.old { ErrorPrefix::InferenceGateway } else { ErrorPrefix::default() },
+        error_prefix: options.error_prefix,
         ..Settings::default()
     };
     let for_director = DirectorSettings { pool: pool.clone(), scheduling, honour_subset: options.honour_subset };

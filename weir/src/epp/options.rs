@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use weir_datastore::Scheme;
+use weir_epp::exchange::ErrorPrefix;
 use weir_k8s::PoolVersion;
 
 use super::flags::{Given, bool_of, duration_of};
@@ -74,6 +75,7 @@ pub(super) struct Options {
     pub(super) ask_for_bodies: bool,
     pub(super) model_server: ModelServerMetrics,
     pub(super) drain: Option<Duration>,
+    pub(super) error_prefix: ErrorPrefix,
     /// The command line is one of v0.2 to v0.5.
     pub(super) old: bool,
     /// What is passed over, each with what happens instead.
@@ -114,6 +116,7 @@ impl Options {
             honour_subset: !given.switch("disable-endpoint-subset-filter").unwrap_or(false),
             model_server: reader.model_server(),
             drain: given.duration("drain-timeout"),
+            error_prefix: reader.error_prefix(),
             old: given.old_spelling,
             notes: Vec::new(),
         };
@@ -286,6 +289,19 @@ impl Reader<'_> {
 
     fn switch(&mut self, flag: &str, variable: &str) -> Option<bool> {
         self.given.switch(flag).or_else(|| self.read(variable, bool_of))
+    }
+
+    fn error_prefix(&mut self) -> ErrorPrefix {
+        match self.given.text("error-prefix").map(|text| text.trim_end_matches(':')) {
+            None if self.given.old_spelling => ErrorPrefix::InferenceGateway,
+            None | Some("inference error") => ErrorPrefix::InferenceError,
+            Some("inference gateway") => ErrorPrefix::InferenceGateway,
+            Some(other) => {
+                let other = other.escape_debug();
+                self.wrong.push(format!("--error-prefix: `{other}`: give `inference error` or `inference gateway`"));
+                ErrorPrefix::default()
+            }
+        }
     }
 
     fn config(&mut self) -> ConfigSource {

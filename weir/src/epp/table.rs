@@ -119,6 +119,7 @@ pub(super) const TABLE: &[Flag] = &[
         OnlyDefault("let the gateway read x-gateway-destination-endpoint"), ""),
     flag("destination-endpoint-hint-metadata-namespace", Text, "envoy.lb",
         OnlyDefault("let the gateway read the metadata of envoy.lb"), ""),
+    flag("error-prefix", Text, "inference error", Own, "What refusals begin with; `inference gateway` as up to v1.4"),
     flag("pools", Text, "", Own, "Without a cluster: a file of pools (docs/pools-file.md); --pool-name chooses among several"),
     flag("rules", Text, "", Own, "Without a cluster: InferenceObjectives, InferenceModelRewrites, InferenceModels as YAML"),
     flag("ask-for-bodies", Bool, "false", Own, "Ask gateways that send no bodies for them; they must have allow_mode_override"),

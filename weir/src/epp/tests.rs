@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 
 use weir_datastore::Scheme;
+use weir_epp::exchange::ErrorPrefix;
 use weir_k8s::PoolVersion;
 
 use super::flags::{Given, duration_of};
@@ -43,6 +44,7 @@ fn the_command_lines_of_the_charts_are_understood() {
     let v040 = options("-poolName R -poolNamespace N -v 3 -grpcPort 9002 -grpcHealthPort 9003 -metricsPort 9090");
     assert_eq!(of_pool(&v040), ("N", "R", OLD));
     assert_eq!((v040.ext_proc_port, v040.health_port, v040.metrics_port), (9002, 9003, 9090));
+    assert_eq!(v040.error_prefix, ErrorPrefix::InferenceGateway);
     assert!(v040.notes.is_empty() && v040.old && v040.secure && v040.metrics_auth, "{v040:?}");
 
     let v051 = options(
@@ -56,6 +58,12 @@ fn the_command_lines_of_the_charts_are_understood() {
     assert_eq!(v051.notes, ["--enablePprof=true has no effect: there are no /debug/pprof pages"]);
 
     let v100 = "--pool-name R --pool-namespace N --zap-encoder json --config-file /config/default-plugins.yaml --v 1";
+    assert_eq!(options(v100).error_prefix, ErrorPrefix::InferenceError);
+    let mut line = words(v100);
+    line.push("--error-prefix=inference gateway:".to_owned());
+    let prefixed = Options::of(&Given::read(&line).unwrap(), &|_| None).unwrap();
+    assert_eq!(prefixed.error_prefix, ErrorPrefix::InferenceGateway);
+    assert!(refused(&format!("{v100} --error-prefix=gateway")).contains("give `inference error` or `inference gateway`"));
     let v102 = v100.replace("N --zap", "N --pool-group inference.networking.k8s.io --zap");
     let v110 = format!("{v102} --tracing false --metrics-endpoint-auth=false");
     let v150 = format!("{v102} --tracing=false");

@@ -236,15 +236,26 @@ impl Reader {
         Some(text)
     }
 
+    /// `name`, or `name=true` and `name=false`.
     fn feature_gates(&mut self, value: &Value<'_>) {
+        // What these ask for is there in any case, or asks for nothing.
+        const NEEDLESS: [&str; 3] = ["dataLayer", "enableLegacyMetrics", "haPopulateNonLeaderDatastore"];
+        const FLOW_CONTROL: &str = "flowControl";
         for gate in self.reading.list(value, "a list of names") {
-            match self.reading.text(&gate, "a name") {
-                Some("dataLayer") | None => {}
-                Some("flowControl") => self.reading.refuse(&gate, "not built yet: flow control; remove the gate"),
-                Some(other) => {
-                    let way_out = did_you_mean(other, ["dataLayer", "flowControl"].into_iter());
-                    self.reading.refuse(&gate, format!("unknown feature gate `{other}`{way_out}"));
+            let Some(text) = self.reading.text(&gate, "a name") else { continue };
+            let (name, on) = match text.split_once('=') {
+                None => (text, Some(true)),
+                Some((name, on)) => (name, on.parse().ok()),
+            };
+            if on.is_none() {
+                self.reading.refuse(&gate, format!("`{text}`: write {name}=true or {name}=false"));
+            } else if name == FLOW_CONTROL {
+                if on == Some(true) {
+                    self.reading.refuse(&gate, "not built yet: flow control; remove the gate");
                 }
+            } else if !NEEDLESS.contains(&name) {
+                let way_out = did_you_mean(name, NEEDLESS.into_iter().chain([FLOW_CONTROL]));
+                self.reading.refuse(&gate, format!("unknown feature gate `{name}`{way_out}"));
             }
         }
     }

@@ -18,11 +18,10 @@ const CLUSTERS: &str = "a picker places requests within one cluster; use the plu
 const GPUS: &str = "GPU metrics are not collected; use kv-cache-utilization-scorer";
 const MULTIMODAL: &str = "which server has encoded an image is not tracked; use disagg-profile-handler with an encode profile, or \
                           session-affinity-scorer";
-const NOTIFICATIONS: &str = "pods and pools are followed in any case; leave it out";
 const ROLLOUT: &str = "DisaggregatedSet rollouts are not followed; use label-selector-filter on the revision's label";
 
 /// Upstream's types that weir does not offer, and what to use instead.
-pub(super) const REFUSED: [(&str, &str); 30] = [
+pub(super) const REFUSED: [(&str, &str); 29] = [
     (
         "agent-identity",
         "requests of one caller are told by the header x-gateway-inference-fairness-id alone; let the agents or the gateway set it",
@@ -34,9 +33,8 @@ pub(super) const REFUSED: [(&str, &str); 30] = [
     ("disaggregatedset-rollout-screener", ROLLOUT),
     ("endpoint-attribute-filter", CUSTOM_METRICS),
     ("endpoint-attribute-scorer", CUSTOM_METRICS),
-    ("endpoint-notification-source", NOTIFICATIONS),
     ("file-discovery", "without a cluster `--pools FILE` names the endpoints (docs/pools-file.md)"),
-    ("k8s-notification-source", NOTIFICATIONS),
+    ("k8s-notification-source", "nothing is done on news of other objects; pods and pools are followed in any case"),
     ("mm-embeddings-cache-producer", MULTIMODAL),
     ("mm-embeddings-cache-scorer", MULTIMODAL),
     ("models-data-extractor", "servers are not asked for their models; use lora-affinity-scorer"),

@@ -67,7 +67,7 @@ pub(super) struct Roles {
 type Build = fn(&mut Parameters<'_, '_>) -> Part;
 
 /// Types by upstream's names.
-pub(super) const TABLE: [(&str, Build); 57] = [
+pub(super) const TABLE: [(&str, Build); 58] = [
     ("queue-scorer", |_| scorer(QueueScorer)),
     ("kv-cache-utilization-scorer", |_| scorer(KvCacheUtilizationScorer)),
     ("running-requests-size-scorer", |_| scorer(RunningRequestsScorer)),
@@ -130,6 +130,7 @@ pub(super) const TABLE: [(&str, Build); 57] = [
     ("concurrency-detector", |parameters| Part::Detector(SaturationDetector::read_concurrency(parameters))),
     ("metrics-data-source", |parameters| Part::PageSource(page_source(parameters))),
     ("core-metrics-extractor", |parameters| Part::Extraction(extraction(parameters))),
+    ("endpoint-notification-source", |_| Part::BuiltIn),
     ("openai-parser", |_| Part::Parser(Parser::OpenAi)),
     ("anthropic-parser", |_| Part::Parser(Parser::Anthropic)),
     ("vllmhttp-parser", |_| Part::Parser(Parser::VllmHttp)),
