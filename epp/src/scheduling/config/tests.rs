@@ -158,7 +158,7 @@ fn what_is_wrong_is_told_with_line_field_and_the_nearest_name() {
         ("featureGates: [flowControl]\n", "3:16: featureGates[0]: not built yet: flow control; remove the gate"),
         (
             "featureGates: [flowControl=false, haPopulateNonLeaderDatastore, enableLegacyMetrics=on]\n",
-            "3:70: featureGates[2]: `enableLegacyMetrics=on`: write enableLegacyMetrics=true or enableLegacyMetrics=false",
+            "3:65: featureGates[2]: `enableLegacyMetrics=on`: write enableLegacyMetrics=true or enableLegacyMetrics=false",
         ),
         (
             "plugins:\n- type: queue-scorer\nsaturationDetector: {pluginRef: queue-scorer}\n",
