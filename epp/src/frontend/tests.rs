@@ -1,5 +1,7 @@
 //! Over real sockets: a gateway's client, the server, a director of the test's own.
 
+mod hermetic;
+
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
