@@ -98,7 +98,8 @@ fn address(line: &str, name: &str) -> SocketAddr {
 /// Envoy with one model server behind it, which asks the picker where to go.
 pub(crate) struct Gateway {
     pub(crate) client: reqwest::Client,
-    address: String,
+    /// Of its listeners, by name.
+    listeners: Vec<(String, String)>,
     _envoy: Process,
 }
 
@@ -109,27 +110,33 @@ impl Gateway {
         let config = include_str!("../envoy/gateway.yaml").replace("SERVER_0", port).replace("SERVER_1", port);
         let config = folder.write("envoy.yaml", &config.replace("PICKER", &picker.port().to_string()));
         let admin = folder.file("admin");
-        let (envoy, address) = blocking(move || {
+        let (envoy, listeners) = blocking(move || {
             let install = Command::new(repository().join("tests/envoy/install")).output().expect("bash runs");
             assert!(install.status.success(), "tests/envoy/install: {}", String::from_utf8_lossy(&install.stderr));
             let mut command = Command::new(String::from_utf8(install.stdout).unwrap().trim());
             command.arg("-c").arg(&config).arg("--admin-address-path").arg(&admin);
             command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]);
             let envoy = Process::start(command);
-            let address = eventually("Envoy listens", || {
+            let listeners = eventually("Envoy listens", || {
                 let admin = std::fs::read_to_string(&admin).map_err(|error| format!("{error}: {}", envoy.output()))?;
                 let listeners = get(&format!("http://{admin}/listeners"))?;
-                let original = listeners.lines().find_map(|line| line.strip_prefix("original::"));
-                original.map(str::to_owned).ok_or(listeners)
+                let named = listeners.lines().filter_map(|line| line.split_once("::"));
+                let named: Vec<_> = named.map(|(name, address)| (name.to_owned(), address.to_owned())).collect();
+                if named.iter().any(|(name, _)| name == "original") { Ok(named) } else { Err(listeners) }
             });
-            (envoy, address)
+            (envoy, listeners)
         })
         .await;
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
-        Self { client, address, _envoy: envoy }
+        Self { client, listeners, _envoy: envoy }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        self.url_of("original", path)
+    }
+
+    pub(crate) fn url_of(&self, listener: &str, path: &str) -> String {
+        let (_, address) = self.listeners.iter().find(|(name, _)| name == listener).unwrap();
+        format!("http://{address}{path}")
     }
 }
