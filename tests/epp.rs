@@ -162,6 +162,35 @@ async fn the_configuration_changes_while_it_runs_and_a_wrong_one_does_not_count(
     picker.ends_well().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_served_is_told_where_a_plugin_asks_for_it_and_paths_go_to_their_parsers() {
+    let folder = Folder::new("epp-served");
+    let (_simulator, addresses) = blocking(|| simulators(1)).await;
+    let server = addresses[0].clone();
+    let pools = rig::pools_file(&folder, &server);
+    let config = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: destination-endpoint-served-verifier\n\
+                  - type: request-attribute-reporter\n  parameters: { attributes: [{ key: { name: cost }, expression: usage.total_tokens }] }\n\
+                  requestHandler: { parsers: [{ pluginRef: openai-parser }] }\n";
+    let config = folder.write("config.yaml", config);
+    let picker =
+        Picker::start(&folder, &format!("--pool-name r --pool-namespace n --config-file {}", config.display()), &pools).await;
+    picker.is_ready().await;
+    let gateway = Gateway::start("epp-served", picker.ext_proc, &server).await;
+    let body = json!({ "model": MODEL, "prompt": "how are you?", "max_tokens": 2 }).to_string();
+    // Envoy notes who served where it knows the endpoints, and not where it takes any address.
+    for (listener, told) in [("known", server.as_str()), ("original", "fail: missing destination endpoint served metadata")] {
+        let request = gateway.client.post(gateway.url_of(listener, "/v1/completions")).header("content-type", "application/json");
+        let answer = request.body(body.clone()).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["x-conformance-test-served-endpoint"], told, "{listener}");
+        assert!(text(answer).await.unwrap().contains("\"completion_tokens\":2"));
+    }
+    let refused = gateway.client.post(gateway.url("/tokenize")).body("{}").send().await.unwrap();
+    let told = "inference error: BadRequest - no parser registered matching path suffix for: /tokenize";
+    assert_eq!((refused.status().as_u16(), text(refused).await.unwrap().as_str()), (400, told));
+    picker.ends_well().await;
+}
+
 /// The plugins of the charts: those of v0.5, and those since.
 const TREE: &str = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: low-queue-filter\n  \
                     parameters: { threshold: 128 }\n- type: decision-tree-filter\n- type: random-picker\n- type: single-profile-handler\n\

@@ -103,6 +103,10 @@ impl Gateway {
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.envoy.address("original"))
+        self.url_of("original", path)
+    }
+
+    pub(crate) fn url_of(&self, listener: &str, path: &str) -> String {
+        format!("http://{}{path}", self.envoy.address(listener))
     }
 }

@@ -15,7 +15,7 @@ use weir_datastore::{
 };
 
 use super::*;
-use crate::inference::{Code, Usage};
+use crate::inference::{Code, Failure, Usage};
 use crate::resources::{ModelRewrite, Objective, RewriteRule, Target};
 use crate::scheduling::testing::request;
 
@@ -399,6 +399,27 @@ async fn who_was_passed_over_by_the_gateway_is_ejected_and_who_served_has_the_re
     pick.ticket.served_by("192.0.2.1:1".parse().unwrap());
     rig.shows("weir_epp_unknown_served_endpoints_total 1");
     assert_eq!(rig.in_flight(), [0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_of_the_gateways_own_count_by_their_reason() {
+    for (why, requests, evidence) in
+        [(Failure::Unreached, 5, Some("unreached")), (Failure::TimedOut, 10, Some("no_answer")), (Failure::Elsewhere, 30, None)]
+    {
+        let mut rig = Rig::new(2);
+        rig.reads(0, 0, 0, 0.0);
+        rig.reads(1, 0, 9, 0.0);
+        assert_eq!(rig.goes_to().await, address(0));
+        for _ in 0..requests {
+            let mut pick = rig.place(request()).await.unwrap();
+            assert_eq!(pick.endpoints, [address(0)]);
+            pick.ticket.gateway_answered(503, why, Instant::now());
+        }
+        match evidence {
+            Some(evidence) => rig.shows(&format!("weir_epp_ejections_total{{evidence=\"{evidence}\"}} 1")),
+            None => assert_eq!(rig.goes_to().await, address(0), "the endpoint had no part in it"),
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

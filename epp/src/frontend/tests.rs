@@ -1,5 +1,7 @@
 //! Over real sockets: a gateway's client, the server, a director of the test's own.
 
+mod hermetic;
+
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -10,6 +12,7 @@ use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_client::Ex
 use envoy_types::pb::envoy::service::ext_proc::v3::{
     HttpBody, HttpHeaders, body_mutation::Mutation, processing_request::Request as Said, processing_response::Response as Reply,
 };
+use envoy_types::pb::google::protobuf::value::Kind;
 use futures_util::StreamExt;
 use futures_util::stream::unfold;
 use hyper_util::rt::TokioIo;
@@ -27,6 +30,7 @@ use weir_serving::{Drain, DrainReport, Health, ServingMetrics};
 use super::protocol::{ProcessingRequest, ProcessingResponse};
 use super::*;
 use crate::exchange::{Note, Settings};
+use crate::response::AttributeReporter;
 use crate::{Director, Failure, InferenceRequest, Pick, Refusal, Ticket, Usage};
 
 const PROMPT: &str = r#"{"model":"llama","prompt":"hi"}"#;
@@ -467,6 +471,31 @@ async fn a_stream_that_stays_open_and_mute_is_not_in_flight_for_ever() {
     assert_eq!(picker.frontend.metrics().counted(Note::Silent), 1);
     stream.say(Said::ResponseHeaders(headers(&[(":status", "200")])));
     assert!(matches!(stream.reply().await.unwrap().unwrap().response, Some(Reply::ResponseHeaders(_))));
+}
+
+#[tokio::test]
+async fn a_reported_number_is_metadata_of_the_last_piece() {
+    let reporters = vec![AttributeReporter::new("envoy.lb", "cost", "usage.completion_tokens * 2.0", "").unwrap()];
+    let settings = Settings { reporters, ..Settings::default() };
+    let picker = Picker::start_with(Certificate::PlainText, true, settings).await;
+    let document = &br#"{"usage":{"prompt_tokens":7,"completion_tokens":10}}"#[..];
+    let event = &b"data: {\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":10}}\n\n"[..];
+    for (kind, body) in [("application/json", document), ("text/event-stream", event)] {
+        let mut stream = Stream::open(picker.connect().await).await;
+        stream.post(&ENVOY, PROMPT.as_bytes());
+        stream.say(Said::ResponseHeaders(headers(&[(":status", "200"), ("content-type", kind)])));
+        stream.say(Said::ResponseBody(piece(body, false))).say(Said::ResponseBody(piece(b"", true)));
+        let mut told = Vec::new();
+        for _ in 0..5 {
+            let reply = stream.reply().await.unwrap().unwrap();
+            if matches!(reply.response, Some(Reply::ResponseBody(_))) {
+                told.push(reply.dynamic_metadata);
+            }
+        }
+        let [None, Some(metadata)] = &told[..] else { panic!("{told:?}") };
+        let Some(Kind::StructValue(namespace)) = &metadata.fields["envoy.lb"].kind else { panic!("{metadata:?}") };
+        assert_eq!(namespace.fields["cost"].kind, Some(Kind::NumberValue(20.0)));
+    }
 }
 
 #[tokio::test]

@@ -126,7 +126,7 @@ fn tokens(source: &str) -> usize {
     let mut in_word = false;
     let begins = source.chars().filter(|character| {
         let word = character.is_alphanumeric() || *character == '_';
-        let begins = !character.is_whitespace() && !(word && in_word);
+        let begins = !(character.is_whitespace() || word && in_word);
         in_word = word;
         begins
     });
