@@ -9,4 +9,4 @@ pub mod resources;
 pub mod response;
 pub mod scheduling;
 
-pub use inference::{Api, Code, Director, InferenceRequest, Pick, Refusal, Subset, Ticket, Usage};
+pub use inference::{Api, Code, Director, InferenceRequest, NamedValue, Pick, Refusal, Subset, Ticket, Usage};
