@@ -110,6 +110,19 @@ async fn a_stage_that_prefills_is_in_flight_until_the_answer_begins_and_both_hav
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_only_one_of_a_role_is_used_though_it_is_ejected() {
+    let role = "llm-d.ai/role";
+    let mut rig = Rig::with(2, config("llm-d.ai", DISAGGREGATED));
+    rig.labelled(&[(role, "decode"), (role, "prefill")]);
+    rig.all_idle();
+    for _ in 0..5 {
+        rig.place(request()).await.unwrap().ticket.response_started(500, Instant::now());
+    }
+    rig.shows("weir_epp_ejections_total{evidence=\"server_error\"} 1");
+    assert_eq!(rig.place(request()).await.unwrap().endpoints, [address(0)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_port_of_all_ranks_stands_for_the_rank_that_was_chosen() {
     let rest = "plugins:\n- {type: data-parallel-profile-handler, parameters: {primaryPort: 9000}}\n- type: queue-scorer\n";
     let mut rig = Rig::with(2, config("llm-d.ai", rest));
