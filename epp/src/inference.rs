@@ -42,6 +42,9 @@ pub enum Subset {
     Only(Arc<[(IpAddr, Option<u16>)]>),
 }
 
+/// A header: name in lower case, value.
+pub type NamedValue = (Arc<str>, Arc<str>);
+
 /// A request to be placed.
 #[derive(Clone, Debug)]
 pub struct InferenceRequest {
@@ -71,8 +74,8 @@ pub struct InferenceRequest {
     pub subset: Subset,
     /// `test-epp-endpoint-selection`, for conformance tests.
     pub test_selection: Option<Arc<str>>,
-    /// The headers that the director asks for ([`Director::headers`]), as far as they came: name in lower case, value.
-    pub headers: Vec<(Arc<str>, Arc<str>)>,
+    /// The headers that the director asks for ([`Director::headers`]), as far as they came.
+    pub headers: Vec<NamedValue>,
     /// The most tokens that it asks to be generated, where it says so.
     pub max_output_tokens: Option<u64>,
 }

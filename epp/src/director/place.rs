@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 use weir_datastore::{EndpointState, EndpointView, FailureKind, PoolSnapshot};
@@ -85,36 +86,13 @@ impl Shared {
             peer: None,
             notes: &notes,
         };
-        let (placement, took) = Scratch::with(|scratch| {
-            let candidates = &mut scratch.candidates;
-            self.candidates(subset, &snapshot, &roster, &prefix.matches, candidates);
-            if resolution.priority < 0 && scheduling.detector.saturation(candidates).sheds() {
-                return Err(shed());
-            }
-            if candidates.is_empty() {
-                return Err(no_candidates());
-            }
-            keep_healthy(candidates, &snapshot, &roster, now);
-            let mut cycle = Cycle { rng, clock: &Instant::now, observer: &self.metrics };
-            for Named { name, plugin } in &scheduling.admitters {
-                let admitted = cycle.timed(ExtensionPoint::Admit, name, |rng| plugin.admit(&request, candidates, rng));
-                admitted.map_err(|why| denied(&why))?;
-            }
-            let began = Instant::now();
-            let placement = scheduling.handler.plugin.schedule(&mut Runs::new(request, &scheduling.profiles, scratch, cycle));
-            let took = Instant::now().saturating_duration_since(began);
-            let placement = placement.map_err(|why| {
-                self.metrics.scheduling_failed(model, took);
-                unplaced(&why)
-            })?;
-            Ok((placement, took))
-        })?;
         let seen = Seen { scheduling: &scheduling, snapshot: &snapshot, roster: &roster, prefix: &prefix };
-        let ticket = self.placed(&request, &placement, &seen, model, took).ok_or_else(no_candidates)?;
+        let (placement, took) = self.choose(&request, seen, subset, model, rng)?;
+        let ticket = self.placed(&request, &placement, seen, model, took).ok_or_else(no_candidates)?;
         let mut response_headers = Vec::new();
         for Named { name, plugin } in &scheduling.learners {
-            let mut cycle = Cycle { rng, clock: &Instant::now, observer: &self.metrics };
-            cycle.timed(ExtensionPoint::PreRequest, name, |_| plugin.placed(&request, &placement, &mut response_headers));
+            let told = |_: &mut dyn Rng| plugin.placed(&request, &placement, &mut response_headers);
+            self.cycle(rng).timed(ExtensionPoint::PreRequest, name, told);
         }
         let told = |candidate: &Candidate<'_>| destination(candidate.address, placement.port);
         Ok(Pick {
@@ -126,12 +104,60 @@ impl Shared {
         })
     }
 
+    /// Where `request` goes, and how long choosing took.
+    fn choose<'a>(
+        &self,
+        request: &SchedulingRequest<'_>,
+        seen: Seen<'a>,
+        subset: &Subset,
+        model: &ModelMetrics,
+        rng: &mut StdRng,
+    ) -> Result<(Placement<'a>, Duration), Refusal> {
+        let Seen { scheduling, snapshot, roster, prefix } = seen;
+        Scratch::with(|scratch| {
+            let candidates = &mut scratch.candidates;
+            self.candidates(subset, snapshot, roster, &prefix.matches, candidates);
+            if request.priority < 0 && scheduling.detector.saturation(candidates).sheds() {
+                return Err(shed());
+            }
+            if candidates.is_empty() {
+                return Err(no_candidates());
+            }
+            let kept_out = keep_healthy(candidates, snapshot, roster, request.now);
+            for Named { name, plugin } in &scheduling.admitters {
+                let admitted = self.cycle(rng).timed(ExtensionPoint::Admit, name, |rng| plugin.admit(request, candidates, rng));
+                admitted.map_err(|why| denied(&why))?;
+            }
+            let began = Instant::now();
+            let handler = &scheduling.handler.plugin;
+            let mut placement = handler.schedule(&mut Runs::new(*request, &scheduling.profiles, scratch, self.cycle(rng)));
+            if placement.is_err() && kept_out {
+                // Filters left none of the healthy: an ejected one is better than none.
+                scratch.candidates.clear();
+                self.candidates(subset, snapshot, roster, &prefix.matches, &mut scratch.candidates);
+                placement = handler.schedule(&mut Runs::new(*request, &scheduling.profiles, scratch, self.cycle(rng)));
+            }
+            let took = Instant::now().saturating_duration_since(began);
+            match placement {
+                Ok(placement) => Ok((placement, took)),
+                Err(why) => {
+                    self.metrics.scheduling_failed(model, took);
+                    Err(unplaced(&why))
+                }
+            }
+        })
+    }
+
+    fn cycle<'a>(&'a self, rng: &'a mut StdRng) -> Cycle<'a> {
+        Cycle { rng, clock: &Instant::now, observer: &self.metrics }
+    }
+
     /// Tells whoever keeps count that the request goes there, until the ticket is dropped. None where nobody was chosen.
     fn placed(
         self: &Arc<Self>,
         request: &SchedulingRequest<'_>,
         placement: &Placement<'_>,
-        seen: &Seen<'_>,
+        seen: Seen<'_>,
         model: &Arc<ModelMetrics>,
         took: Duration,
     ) -> Option<Placed> {
@@ -225,7 +251,7 @@ impl Shared {
     }
 
     /// The endpoint has the prompt from now on.
-    fn remember(&self, seen: &Seen<'_>, candidate: &Candidate<'_>, stage: Stage) {
+    fn remember(&self, seen: Seen<'_>, candidate: &Candidate<'_>, stage: Stage) {
         let prefix = seen.prefix;
         let (Some(settings), false) = (&seen.scheduling.prefix, prefix.hashes.is_empty()) else { return };
         let Some(member) = seen.roster.members.get(candidate.index) else { return };
@@ -238,7 +264,8 @@ impl Shared {
     }
 }
 
-/// What a request was placed by.
+/// What a request is placed by.
+#[derive(Clone, Copy)]
 struct Seen<'a> {
     scheduling: &'a SchedulingConfig,
     snapshot: &'a PoolSnapshot,
@@ -251,16 +278,18 @@ fn destination(endpoint: SocketAddr, port: Option<u16>) -> SocketAddr {
     SocketAddr::new(endpoint.ip(), port.unwrap_or(endpoint.port()))
 }
 
-/// Takes away endpoints that fail requests or refuse connections, unless nobody would be left.
-fn keep_healthy(candidates: &mut Vec<Candidate<'_>>, snapshot: &PoolSnapshot, roster: &Roster, now: Instant) {
+/// Takes away endpoints that fail requests or refuse connections, unless nobody would be left. Whether any is taken away.
+fn keep_healthy(candidates: &mut Vec<Candidate<'_>>, snapshot: &PoolSnapshot, roster: &Roster, now: Instant) -> bool {
     let healthy = |candidate: &Candidate<'_>| {
         let (view, member) = (snapshot.endpoints.get(candidate.index), roster.members.get(candidate.index));
         let health = member.map(|member| &member.state.health);
         health.is_some_and(|health| health.admits(now) && !view.is_some_and(|view| refuses_connections(view, health)))
     };
+    let before = candidates.len();
     if candidates.iter().any(healthy) {
         candidates.retain(healthy);
     }
+    candidates.len() < before
 }
 
 fn refuses_connections(view: &EndpointView, health: &Health) -> bool {

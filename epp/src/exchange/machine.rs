@@ -11,7 +11,7 @@ use super::refusal::immediate;
 use super::{Action, Budget, Chunk, Head, Incoming, Message, Modes, Note, Reply, Served, Settings};
 use crate::request::{self, RequestBody, RequestHead};
 use crate::response::{ModelBack, ResponseBody};
-use crate::{Failure, Refusal, Subset, Ticket, Usage};
+use crate::{Failure, NamedValue, Refusal, Subset, Ticket, Usage};
 
 /// How a stream ended, from the gateway's side.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,7 +37,7 @@ pub struct Exchange {
     /// Headers that the director asks for.
     wanted: Arc<[Arc<str>]>,
     /// Those of them that came.
-    pub(super) headers: Vec<(Arc<str>, Arc<str>)>,
+    pub(super) headers: Vec<NamedValue>,
     /// The body, as far as it came, where it is collected.
     pub(super) body: Vec<u8>,
     /// Pieces that came before the pick, where they are not collected.

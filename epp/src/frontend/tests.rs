@@ -477,7 +477,7 @@ async fn a_stream_that_stays_open_and_mute_is_not_in_flight_for_ever() {
 async fn a_reported_number_is_metadata_of_the_last_piece() {
     let reporters = vec![AttributeReporter::new("envoy.lb", "cost", "usage.completion_tokens * 2.0", "").unwrap()];
     let settings = Settings { reporters, ..Settings::default() };
-    let picker = Picker::start_with(Certificate::PlainText, true, settings).await;
+    let picker = Picker::start_with(Certificate::PlainText, true, settings, std::future::ready(())).await;
     let document = &br#"{"usage":{"prompt_tokens":7,"completion_tokens":10}}"#[..];
     let event = &b"data: {\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":10}}\n\n"[..];
     for (kind, body) in [("application/json", document), ("text/event-stream", event)] {

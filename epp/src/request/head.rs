@@ -4,8 +4,8 @@ use std::str;
 use std::sync::Arc;
 
 use super::{DESTINATION, Parsers, Route, SERVED, SUBSET, bad_request};
-use crate::Refusal;
 use crate::exchange::Head;
+use crate::{NamedValue, Refusal};
 
 /// A control header may be this long; gateways allow about 60 KiB for a whole head.
 const MAX_VALUE: usize = 8 << 10;
@@ -87,7 +87,7 @@ impl RequestHead {
 ///
 /// # Errors
 /// 400 for a value that is no text or too long.
-pub(crate) fn named(head: &Head, names: &[Arc<str>]) -> Result<Vec<(Arc<str>, Arc<str>)>, Refusal> {
+pub(crate) fn named(head: &Head, names: &[Arc<str>]) -> Result<Vec<NamedValue>, Refusal> {
     let mut found = Vec::new();
     for name in names {
         if let Some(value) = text(head, name)? {

@@ -19,6 +19,8 @@ pub mod filters;
 pub mod handlers;
 mod health;
 mod in_flight;
+#[cfg(test)]
+mod parity;
 pub mod pickers;
 mod plugin;
 pub mod prefix;

@@ -47,7 +47,7 @@ impl Scratch<'_> {
 /// The memory of `candidates` without what is in it, for candidates of another request: collecting in place keeps it.
 fn emptied<'before, 'after>(mut candidates: Vec<Candidate<'before>>) -> Vec<Candidate<'after>> {
     candidates.clear();
-    candidates.into_iter().filter_map(|_: Candidate<'before>| None).collect()
+    candidates.into_iter().map_while(|_: Candidate<'before>| None).collect()
 }
 
 #[cfg(test)]

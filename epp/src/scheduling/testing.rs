@@ -137,13 +137,6 @@ impl Default for Asked {
 }
 
 impl Asked {
-    /// With a header.
-    pub(crate) fn with_header(name: &str, value: &str) -> Self {
-        let mut asked = Self::default();
-        asked.request.headers.push((name.into(), value.into()));
-        asked
-    }
-
     pub(crate) fn request(&self, loads: &Loads) -> SchedulingRequest<'_> {
         SchedulingRequest {
             request: &self.request,

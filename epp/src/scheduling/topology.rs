@@ -76,6 +76,6 @@ pub(super) fn nearness(request: &SchedulingRequest<'_>, candidate: &Candidate<'_
         return None;
     }
     let shared = |(position, place): (usize, &u64)| *place != 0 && *place == candidate.fact(first + position);
-    let level = peer.iter().enumerate().position(|level| shared(level));
+    let level = peer.iter().enumerate().position(shared);
     Some(level.map_or(Nearness::Apart, |level| LEVELS[level].1))
 }

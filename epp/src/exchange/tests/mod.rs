@@ -2,6 +2,7 @@
 
 mod gateways;
 mod hostile;
+mod plugin_headers;
 mod request;
 mod response;
 
@@ -112,12 +113,23 @@ impl Script {
 
     /// The director's answer to what was asked last.
     pub(super) fn pick(&mut self, endpoints: &[&str], target: Option<&str>) -> InferenceRequest {
+        self.pick_with(endpoints, target, Vec::new(), Vec::new())
+    }
+
+    /// The same, with headers of the request and of the response.
+    pub(super) fn pick_with(
+        &mut self,
+        endpoints: &[&str],
+        target: Option<&str>,
+        request_headers: Vec<(&'static str, Option<String>)>,
+        response_headers: Vec<(Arc<str>, String)>,
+    ) -> InferenceRequest {
         let request = self.asked();
         let pick = Pick {
             endpoints: endpoints.iter().map(|endpoint| endpoint.parse().unwrap()).collect(),
             target_model: target.map(Into::into),
-            request_headers: Vec::new(),
-            response_headers: Vec::new(),
+            request_headers,
+            response_headers,
             ticket: Box::new(Recorded(Arc::clone(&self.told))),
         };
         self.exchange.directed(Ok(pick), &mut self.out);

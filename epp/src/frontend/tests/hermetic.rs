@@ -81,7 +81,7 @@ impl Hermetic {
         let bind = Servers::bind(frontend, any, any, certificate, Drain::default(), ServingMetrics::default(), SystemTime::now());
         let servers = bind.await.unwrap();
         let channel = Channel::from_shared(format!("http://{}", servers.ext_proc_addr())).unwrap().connect().await.unwrap();
-        let serving = tokio::spawn(servers.serve());
+        let serving = tokio::spawn(servers.serve(std::future::ready(())));
         Self { channel, registry, _resources: resources, _pool: (topology, writers), _serving: serving }
     }
 

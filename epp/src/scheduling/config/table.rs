@@ -49,10 +49,8 @@ pub(super) enum Part {
     Reporter(AttributeReporter),
     /// What could not be read, and was told of.
     Broken,
-    /// What weir does in any case, so that there is nothing to make.
+    /// What weir does in any case, or what changes nothing without predictions of latencies: there is nothing to make.
     BuiltIn,
-    /// What without predictions of latencies changes nothing, as upstream has it.
-    Unpredicted,
 }
 
 /// What a plugin does in a profile: one of these, or several.
@@ -202,5 +200,5 @@ fn headers_handler(parameters: &mut Parameters<'_, '_>) -> Part {
 
 fn unpredicted(parameters: &mut Parameters<'_, '_>) -> Part {
     parameters.refused("latencyPredictionInfoProducerName", "names a predictor of latencies, which weir has not: remove it");
-    Part::Unpredicted
+    Part::BuiltIn
 }

@@ -155,6 +155,66 @@ fn what_is_wrong_is_told_with_line_field_and_the_nearest_name() {
             "plugins:\n- type: concurrency-detector\n  parameters: {concurrencyMode: token}\n",
             "5:33: plugins[0].parameters.concurrencyMode: `token` is not known: did you mean `tokens`?",
         ),
+        (
+            "plugins:\n- type: precise-prefix-cache-scorer\n",
+            "4:9: plugins[0].type: `precise-prefix-cache-scorer` is not offered: it needs every server's stream of KV cache events; use \
+             approx-prefix-cache-producer and prefix-cache-scorer",
+        ),
+        (
+            "plugins:\n- type: active-request-scorer\n  parameters: {inFlightLoadProducerName: mine}\n",
+            "5:42: plugins[0].parameters.inFlightLoadProducerName: no inflight-load-producer is called `mine`: there are \
+             inflight-load-producer",
+        ),
+        (
+            "plugins:\n- type: header-label-affinity-scorer\n  parameters: {headerName: x}\n",
+            "5:15: plugins[0].parameters.labelKey: is missing: name the label that it is compared with",
+        ),
+        (
+            "plugins:\n- type: utilization-filter\n  parameters:\n    conditions: [{metric: kv-cache-utilization, maxValue: 80}]\n",
+            "6:59: plugins[0].parameters.conditions[0].maxValue: 80: write a number from 0 to 1",
+        ),
+        (
+            "plugins:\n- type: utilization-filter\n",
+            "4:3: plugins[0].parameters.conditions: is missing: write at least one, with `metric` and `maxValue`",
+        ),
+        (
+            "plugins:\n- type: label-selector-filter\n  parameters:\n    matchExpressions: [{key: a, operator: Exists, values: [b]}]\n",
+            "6:59: plugins[0].parameters.matchExpressions[0].values: Exists and DoesNotExist compare with no values: remove it",
+        ),
+        (
+            "plugins:\n- type: session-affinity-scorer\n  parameters: {sessionIdConfig: {evictionTtlSecond: 1}}\n",
+            "5:34: plugins[0].parameters.sessionIdConfig.evictionTtlSecond: unknown parameter: did you mean `evictionTtlSeconds`?",
+        ),
+        (
+            "plugins:\n- type: disagg-profile-handler\n- type: queue-scorer\n",
+            "4:3: plugins[0]: needs a profile called `decode`: write one, or name another one in `profiles.decode`",
+        ),
+        (
+            "plugins:\n- type: disagg-profile-handler\n  parameters: {profiles: {decode: default}, deciders: {prefill: always}}\n",
+            "5:65: plugins[0].parameters.deciders.prefill: there is no decider `always` in the list: there is none to choose from",
+        ),
+        (
+            "plugins:\n- type: disagg-profile-handler\n  parameters: {profiles: {decode: default}, prefillProfile: p}\n",
+            "5:61: plugins[0].parameters.prefillProfile: is the old way of writing it: write it within `profiles` or `deciders`, as the \
+             others",
+        ),
+        (
+            "plugins:\n- type: single-profile-handler\n- type: header-profile-handler\n",
+            "5:3: plugins[1]: there is one profile handler already, `single-profile-handler`: keep one of them",
+        ),
+        (
+            "plugins:\n- type: queue-scorer\nschedulingProfiles:\n- name: a\n- name: b\n",
+            "7:3: schedulingProfiles[1]: is a second profile, and no profile handler chooses among them: add header-profile-handler or \
+             disagg-profile-handler",
+        ),
+        (
+            "plugins:\n- type: single-profile-handler\nschedulingProfiles:\n- name: a\n- name: b\n",
+            "4:3: plugins[0]: runs one profile, and there are 2: use header-profile-handler or disagg-profile-handler, or keep one",
+        ),
+        (
+            "plugins:\n- type: header-profile-handler\nschedulingProfiles:\n- name: a\n- name: a\n",
+            "7:3: schedulingProfiles[1]: there is a profile `a` already: give one of them another name",
+        ),
         ("featureGates: [flowControl]\n", "3:16: featureGates[0]: not built yet: flow control; remove the gate"),
         (
             "featureGates: [flowControl=false, haPopulateNonLeaderDatastore, enableLegacyMetrics=on]\n",
@@ -169,6 +229,59 @@ fn what_is_wrong_is_told_with_line_field_and_the_nearest_name() {
     ] {
         let told = problems(rest);
         assert!(told.iter().any(|problem| problem == expected), "no {expected:?} in {told:#?}");
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_configurations_group() {
+    let of = |group: &str, rest: &str| {
+        let source = format!("apiVersion: {group}/v1alpha1\nkind: EndpointPickerConfig\n{rest}");
+        SchedulingConfig::parse(&source).unwrap()
+    };
+    for rest in ["", "plugins:\n- type: prefix-cache-scorer\n", "plugins:\n- type: no-hit-lru-scorer\n"] {
+        let (old, new) = (of("inference.networking.x-k8s.io", rest), of("llm-d.ai", rest));
+        assert_eq!((old.prefix, old.tokens), (Some(PrefixSettings::default()), TokenEstimate::default()), "{rest}");
+        assert_eq!((new.prefix, new.tokens), (Some(PrefixSettings::llm_d()), TokenEstimate::llm_d()), "{rest}");
+    }
+    let producer = "plugins:\n- type: inflight-load-producer\n  parameters: {outputRatio: 2, maxEstimatedOutputTokens: 0}\n";
+    let tokens = |group| of(group, producer).tokens;
+    assert_eq!((tokens("llm-d.ai").output_ratio, tokens("llm-d.ai").most_output), (None, Some(0)));
+    assert_eq!(tokens("inference.networking.x-k8s.io").output_ratio, Some(2.0));
+}
+
+#[test]
+fn what_plugins_need_is_gathered() {
+    let config = parse(
+        "plugins:\n- {type: header-label-affinity-scorer, parameters: {headerName: X-Zone, labelKey: zone}}\n- type: \
+         session-affinity-filter\n- {type: session-affinity-scorer, parameters: {strategy: session_id}}\n- type: \
+         header-profile-handler\n- type: decode-filter\n- type: topology-affinity-scorer\n- type: topology-affinity-filter\n- type: \
+         probabilistic-admitter\n",
+    );
+    let headers: Vec<&str> = config.headers.iter().map(|name| &**name).collect();
+    assert_eq!(headers, ["x-zone", "x-session-token", "x-session-id", "epp-profile"]);
+    assert_eq!(config.facts.len(), 1 + 4, "one role, and four levels of topology for both");
+    assert_eq!((config.learners.len(), config.admitters.len()), (2, 1));
+    assert_eq!(config.prefix, None, "nobody asks for prefixes");
+    let many: String = (0..33).fold("plugins:\n".to_owned(), |text, index| {
+        text + &format!(
+            "- {{type: header-label-affinity-scorer, name: s{index}, parameters: {{headerName: h{index}, labelKey: l}}}}\n"
+        )
+    });
+    assert!(problems(&many)[0].contains("reads one header too many"), "{:?}", problems(&many));
+    let many: String =
+        (0..257).fold("plugins:\n".to_owned(), |text, index| text + &format!("- {{type: queue-scorer, name: s{index}}}\n"));
+    assert!(problems(&many)[0].contains("256 plugins"));
+    let many: String =
+        (0..65).fold("plugins:\n".to_owned(), |text, index| text + &format!("- {{type: no-hit-lru-scorer, name: s{index}}}\n"));
+    assert!(problems(&many)[0].contains("64 plugins can keep notes"));
+}
+
+#[test]
+fn what_is_refused_is_told_with_what_to_use_instead_and_the_documentation_has_it() {
+    let documentation = include_str!("../../../../docs/plugins.md");
+    for (kind, why) in refused::REFUSED {
+        assert!(documentation.contains(&format!("`{kind}`")) && documentation.contains(why), "{kind}");
+        assert!(!refused::NOT_BUILT.contains(&kind) && TABLE.iter().all(|(known, _)| *known != kind), "{kind}");
     }
 }
 

@@ -19,7 +19,7 @@ impl Picker for MaxScorePicker {
 
     fn pick(&self, totals: &[f64], most: usize, rng: &mut dyn Rng, picked: &mut Vec<usize>) {
         if most > 1 {
-            let keyed = totals.iter().enumerate().map(|(position, total)| (*total, rng.next_u64(), position)).collect();
+            let keyed = totals.iter().enumerate().map(|(position, total)| (*total, rng.next_u64(), position));
             return highest(keyed, most, picked);
         }
         // One pass: each further equal takes the place of the one before with probability 1/n.

@@ -8,9 +8,17 @@ pub use max_score::MaxScorePicker;
 pub use random::RandomPicker;
 pub use weighted_random::WeightedRandomPicker;
 
-/// Positions by their keys, the highest first.
-fn highest(mut keyed: Vec<(f64, u64, usize)>, most: usize, picked: &mut Vec<usize>) {
-    keyed.sort_unstable_by(|one, other| other.0.total_cmp(&one.0).then(other.1.cmp(&one.1)));
+/// A position with its key, and a lot for those of equal keys.
+type Keyed = (f64, u64, usize);
+
+/// The positions of the highest keys, the highest first.
+fn highest(keyed: impl Iterator<Item = Keyed>, most: usize, picked: &mut Vec<usize>) {
+    let order = |one: &Keyed, other: &Keyed| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1));
+    if most == 1 {
+        return picked.extend(keyed.max_by(order).map(|(_, _, position)| position));
+    }
+    let mut keyed: Vec<Keyed> = keyed.collect();
+    keyed.sort_unstable_by(|one, other| order(other, one));
     picked.extend(keyed.into_iter().take(most).map(|(_, _, position)| position));
 }
 

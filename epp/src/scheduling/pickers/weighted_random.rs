@@ -23,6 +23,6 @@ impl Picker for WeightedRandomPicker {
             let key = if *total > 0.0 { rng.random::<f64>().powf(1.0 / total) } else { 0.0 };
             (key, rng.next_u64(), position)
         });
-        highest(keyed.collect(), most, picked);
+        highest(keyed, most, picked);
     }
 }
