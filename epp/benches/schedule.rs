@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use weir_datastore::engine::{PageClock, PageMemory, PageReader};
 use weir_datastore::page::Format;
 use weir_datastore::{EndpointSpec, PoolId, PoolSpec, Selector, TopologyWriter, datastore};
-use weir_epp::director::{DirectorSettings, PoolDirector};
+use weir_epp::director::{DirectorSettings, PoolDirector, SNAPSHOT_LASTS};
 use weir_epp::metrics::EppMetrics;
 use weir_epp::scheduling::SchedulingConfig;
 use weir_epp::scheduling::prefix::{PrefixIndex, PrefixSettings, hash_prefix};
@@ -62,7 +62,7 @@ fn director(endpoints: u32, now: Instant) -> (PoolDirector, weir_datastore::Data
     }
     let scheduling = SchedulingConfig::default();
     let metrics = EppMetrics::register(&mut Registry::default(), "pool", &scheduling, "", "");
-    let settings = DirectorSettings { pool: id, scheduling, honour_subset: true };
+    let settings = DirectorSettings { pool: id, scheduling, honour_subset: true, snapshot_lasts: SNAPSHOT_LASTS };
     let (_, resources) = watch::channel(Arc::default());
     let tell = Arc::new(|_: &_, _: &_| Box::new(|_| ()) as Box<dyn Fn(bool) + Send + Sync>);
     let rng = StdRng::seed_from_u64(1);

@@ -11,11 +11,11 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 use weir_datastore::{EndpointState, EndpointView, FailureKind, PoolSnapshot};
 
-use super::Shared;
 use super::refusals::{denied, no_candidates, shed, unplaced};
 use super::roster::Roster;
 use super::subset::Allowed;
 use super::ticket::{Charge, Placed, Stages};
+use super::{Shared, View};
 use crate::inference::{InferenceRequest, Pick, Refusal, Subset};
 use crate::metrics::ModelMetrics;
 use crate::resources::Resolution;
@@ -69,9 +69,10 @@ impl Shared {
         (now, turn): (Instant, u64),
     ) -> Result<Pick, Refusal> {
         let scheduling = self.scheduling();
-        let (snapshot, roster) = self.look(&scheduling, now).ok_or_else(no_candidates)?;
+        let view = self.look(&scheduling, now).ok_or_else(no_candidates)?;
+        let View { snapshot, roster, .. } = &*view;
         let target_model = resolution.target.as_deref().or(request.model.as_deref());
-        let prefix = self.prefix(&scheduling, request, target_model, &snapshot);
+        let prefix = self.prefix(&scheduling, request, target_model, snapshot);
         let subset = if self.honour_subset { &request.subset } else { &Subset::All };
         let notes = Notes::default();
         let request = SchedulingRequest {
@@ -86,7 +87,7 @@ impl Shared {
             peer: None,
             notes: &notes,
         };
-        let seen = Seen { scheduling: &scheduling, snapshot: &snapshot, roster: &roster, prefix: &prefix };
+        let seen = Seen { scheduling: &scheduling, snapshot, roster, prefix: &prefix };
         let (placement, took) = self.choose(&request, seen, subset, model, rng)?;
         let ticket = self.placed(&request, &placement, seen, model, took).ok_or_else(no_candidates)?;
         let mut response_headers = Vec::new();

@@ -52,9 +52,14 @@ pub(super) struct State {
 }
 
 impl Roster {
+    /// Whether what is read of endpoints is what `scheduling` reads.
+    pub(super) fn is_for(&self, scheduling: &Arc<SchedulingConfig>) -> bool {
+        self.scheduling.as_ref().is_some_and(|known| Arc::ptr_eq(known, scheduling))
+    }
+
     /// Whether the endpoints are those of `snapshot`, in its order, and what is read of them is what `scheduling` reads.
     pub(super) fn is_of(&self, snapshot: &PoolSnapshot, scheduling: &Arc<SchedulingConfig>) -> bool {
-        self.scheduling.as_ref().is_some_and(|known| Arc::ptr_eq(known, scheduling))
+        self.is_for(scheduling)
             && self.members.len() == snapshot.endpoints.len()
             && self.members.iter().zip(&snapshot.endpoints).all(|(member, view)| Arc::ptr_eq(&member.endpoint, &view.endpoint))
     }

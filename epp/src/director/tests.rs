@@ -72,7 +72,7 @@ impl Rig {
             })
         });
         let (resources, seen) = watch::channel(Arc::default());
-        let settings = DirectorSettings { pool: pool(), scheduling, honour_subset: true };
+        let settings = DirectorSettings { pool: pool(), scheduling, honour_subset: true, snapshot_lasts: Duration::ZERO };
         let rng = StdRng::seed_from_u64(7);
         let director = PoolDirector::new(settings, store.clone(), seen, metrics, tell, rng, start);
         let (writers, pickers) = (change.added, change.added_pickers);
@@ -114,7 +114,7 @@ impl Rig {
         pick.endpoints[0]
     }
 
-    fn look(&self) -> Option<(PoolSnapshot, Arc<Roster>)> {
+    fn look(&self) -> Option<Arc<View>> {
         self.director.0.look(&self.director.0.scheduling(), Instant::now())
     }
 
@@ -181,9 +181,10 @@ async fn a_herd_between_two_pages_is_spread() {
     for (index, count) in spread.iter().enumerate() {
         rig.reads(index, *count as u32, 0, 0.3);
     }
-    let (snapshot, roster) = rig.look().unwrap();
+    let view = rig.look().unwrap();
+    let View { snapshot, roster, .. } = &*view;
     let mut candidates = Vec::new();
-    rig.director.0.candidates(&Subset::All, &snapshot, &roster, &HashMap::new(), &mut candidates);
+    rig.director.0.candidates(&Subset::All, snapshot, roster, &HashMap::new(), &mut candidates);
     for (candidate, count) in candidates.iter().zip(&spread) {
         let load = candidate.load.unwrap();
         assert_eq!((load.unseen, load.running(), load.waiting()), (0, Some(*count as f64), Some(0.0)));
@@ -287,7 +288,12 @@ async fn a_pool_that_is_not_known_is_told_as_such() {
     let rig = Rig::new(1);
     assert!(rig.director.ready());
     let (store, _topology) = datastore();
-    let settings = DirectorSettings { pool: pool(), scheduling: SchedulingConfig::default(), honour_subset: true };
+    let settings = DirectorSettings {
+        pool: pool(),
+        scheduling: SchedulingConfig::default(),
+        honour_subset: true,
+        snapshot_lasts: Duration::ZERO,
+    };
     let (_sender, resources) = watch::channel(Arc::default());
     let tell: TellActivity = Arc::new(|_, _| Box::new(|_| ()));
     let metrics = rig.director.0.metrics.clone();
@@ -471,6 +477,29 @@ async fn responses_are_measured() {
     let refusal = Refusal { code: Code::BadRequest, message: "no".into(), reason: None, retry_after: None };
     rig.director.refused(None, &refusal);
     rig.shows("inference_objective_request_error_total{model_name=\"\",target_model_name=\"\",error_code=\"BadRequest\"} 1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_come_close_together_share_a_look_and_none_is_shown_for_long() {
+    let mut rig = Rig::new(2);
+    rig.all_idle();
+    let scheduling = SchedulingConfig::default();
+    let settings = DirectorSettings { pool: pool(), scheduling, honour_subset: true, snapshot_lasts: SNAPSHOT_LASTS };
+    let (_sender, resources) = watch::channel(Arc::default());
+    let (tell, metrics) = (rig.director.0.tell.clone(), rig.director.0.metrics.clone());
+    let director = PoolDirector::new(settings, rig.store.clone(), resources, metrics, tell, StdRng::seed_from_u64(1), rig.start);
+    let look = || director.0.look(&director.0.scheduling(), Instant::now());
+    let first = look().unwrap();
+    advance(2 * SNAPSHOT_LASTS - Duration::from_nanos(1)).await;
+    assert!(Arc::ptr_eq(&first, &look().unwrap()), "0.02 ms for two endpoints");
+    rig.states(&[EndpointState::Ready, EndpointState::Terminating]);
+    advance(Duration::from_nanos(1)).await;
+    assert_eq!(look().unwrap().snapshot.coverage.terminating, 1);
+    director.reconfigure(SchedulingConfig::llm_d());
+    assert!(!Arc::ptr_eq(&look().unwrap(), &first), "another configuration reads other labels");
+    rig.topology.replace_all(Vec::new(), Instant::now());
+    advance(2 * SNAPSHOT_LASTS).await;
+    assert!(look().is_none() && director.0.view.load().is_none(), "nor is a pool kept that is gone");
 }
 
 #[tokio::test(start_paused = true)]

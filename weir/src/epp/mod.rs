@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weir_collector::{Activity, Collector, CollectorConfig};
 use weir_datastore::datastore;
-use weir_epp::director::{DirectorSettings, PoolDirector, TellActivity};
+use weir_epp::director::{DirectorSettings, PoolDirector, SNAPSHOT_LASTS, TellActivity};
 use weir_epp::exchange::Settings;
 use weir_epp::frontend::{Certificate, Frontend, Servers};
 use weir_epp::metrics::EppMetrics;
@@ -133,7 +133,8 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
         error_prefix: options.error_prefix,
         ..Settings::default()
     };
-    let for_director = DirectorSettings { pool: pool.clone(), scheduling, honour_subset: options.honour_subset };
+    let for_director =
+        DirectorSettings { pool: pool.clone(), scheduling, honour_subset: options.honour_subset, snapshot_lasts: SNAPSHOT_LASTS };
     let tell = tell_activity(collector.activity());
     let director = PoolDirector::new(for_director, store.clone(), resources, metrics, tell, rand::make_rng(), Instant::now());
     let frontend = Frontend::new(Arc::new(director.clone()), settings, rand::make_rng(), health.clone(), leaving, &mut registry)?;

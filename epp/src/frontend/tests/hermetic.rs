@@ -69,7 +69,7 @@ impl Hermetic {
         let rule = RewriteRule { models: vec!["alias".into()], targets: vec![Target { model: "tuned".into(), weight: None }] };
         let rewrites = vec![ModelRewrite { name: "r".into(), created: 0, rules: vec![rule] }];
         let (resources, seen) = watch::channel(Arc::new(Resources::new(objectives, rewrites, Vec::new())));
-        let for_director = DirectorSettings { pool: id, scheduling, honour_subset: true };
+        let for_director = DirectorSettings { pool: id, scheduling, honour_subset: true, snapshot_lasts: Duration::ZERO };
         let unheard = Arc::new(|_: &_, _: &_| Box::new(|_: bool| {}) as Box<_>);
         let random = StdRng::seed_from_u64(7);
         let director = PoolDirector::new(for_director, store, seen, metrics, unheard, random, start);
