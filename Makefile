@@ -1,7 +1,7 @@
 # `make` lists what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help test quick lint deny bench scale api-load cluster-bench fuzz demo clean
+.PHONY: help test quick lint deny bench scale api-load picker-load cluster-bench fuzz demo clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ scale: ## Scraping 10 to 1,000 endpoints, beside a bare scraper (minutes)
 api-load: ## Reads of the metrics API per core, beside a bare server (a minute)
 	cargo build --release --locked -p weir -p weir-tests
 	target/release/api-load
+
+picker-load: ## Requests that the picker places per core, beside a bare server (ten minutes)
+	cargo build --release --locked -p weir -p weir-tests
+	target/release/picker-load table
 
 cluster-bench: ## Freshness, resources and decisions in a real control plane (a quarter of an hour, as root)
 	tests/cluster/install

@@ -178,8 +178,12 @@ impl Drop for RequestInFlight {
         let mut observed = self.0.observe();
         observed.requests_in_flight = observed.requests_in_flight.saturating_sub(1);
         observed.idle_since = Instant::now();
+        let last = observed.requests_in_flight == 0;
         drop(observed);
-        self.0.changed.notify_one();
+        if last {
+            // While others are answered, nothing ends by itself.
+            self.0.changed.notify_one();
+        }
     }
 }
 

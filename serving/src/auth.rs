@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::SystemTime};
 
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::{extract::Request, response::Response};
 use http::{HeaderMap, HeaderValue, StatusCode, Version, header, request::Parts};
 
 use crate::{ConnectionInfo, PeerCertificate, Reload, ServeError, ServingMetrics, status};
@@ -201,7 +197,7 @@ impl Authenticator for ClientCertificates {
     }
 }
 
-/// What the authentication layer needs.
+/// What authentication needs.
 pub(crate) struct Gate {
     pub(crate) authentication: Authentication,
     pub(crate) metrics: ServingMetrics,
@@ -210,8 +206,11 @@ pub(crate) struct Gate {
     pub(crate) anonymous: bool,
 }
 
-/// The layer: 401, or the request with its [`Caller`] and without the headers that prove it.
-pub(crate) async fn authenticate(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+/// 401, or the request with its [`Caller`] and without the headers that prove it.
+pub(crate) async fn authenticate<F>(gate: &Gate, request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     let (mut parts, body) = request.into_parts();
     let caller = match &gate.authentication {
         Authentication::OpenOnLoopback | Authentication::Everyone => Caller::anonymous(),
@@ -249,7 +248,7 @@ pub(crate) async fn authenticate(State(gate): State<Arc<Gate>>, request: Request
         authenticator.scrub(&mut parts.headers);
     }
     parts.extensions.insert(caller.clone());
-    let mut response = next.run(Request::from_parts(parts, body)).await;
+    let mut response = next(Request::from_parts(parts, body)).await;
     response.extensions_mut().insert(caller);
     response
 }

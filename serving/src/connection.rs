@@ -41,6 +41,8 @@ pub struct ConnectionLimits {
     pub header_bytes: u32,
     /// HTTP/2 streams open at once on a connection, 100.
     pub streams: u32,
+    /// Bytes of requests' bodies on the way over a connection that are not read yet, 1 MiB; at least 64 KiB. A stream's are 256 KiB.
+    pub window: u32,
     /// Age at which a connection is told to go away (GOAWAY, `Connection: close`), drawn for each between these,
     /// 5 and 10 min: clients that keep connections for ever spread over replicas.
     pub age: (Duration, Duration),
@@ -58,6 +60,7 @@ impl Default for ConnectionLimits {
             write_stall: Duration::from_secs(60),
             header_bytes: 64 << 10,
             streams: 100,
+            window: 1 << 20,
             age: (Duration::from_secs(300), Duration::from_secs(600)),
             linger: Duration::from_secs(5),
         }
@@ -72,6 +75,8 @@ impl ConnectionLimits {
             "streams must be at least 1"
         } else if !(8 << 10..=1 << 20).contains(&self.header_bytes) {
             "header_bytes must be between 8 KiB and 1 MiB"
+        } else if !(64 << 10..=1 << 30).contains(&self.window) {
+            "window must be between 64 KiB and 1 GiB"
         } else if self.age.0 > self.age.1 {
             "age must be a range from the younger to the older"
         } else {
@@ -93,7 +98,7 @@ impl ConnectionLimits {
             .max_pending_accept_reset_streams(20)
             .max_local_error_reset_streams(128)
             .initial_stream_window_size(256 << 10)
-            .initial_connection_window_size(1 << 20)
+            .initial_connection_window_size(self.window)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
         builder
@@ -244,6 +249,7 @@ mod tests {
         for bad in [
             ConnectionLimits { connections: 0, ..ok.clone() },
             ConnectionLimits { streams: 0, ..ok.clone() },
+            ConnectionLimits { window: 65_535, ..ok.clone() },
             ConnectionLimits { header_bytes: 8191, ..ok.clone() },
             ConnectionLimits { header_bytes: (1 << 20) + 1, ..ok.clone() },
             ConnectionLimits { age: backwards, ..ok.clone() },

@@ -105,12 +105,15 @@ pub(crate) fn draw(random: &SharedRandom) -> u128 {
     u128::from(random.next_u64()) << 64 | u128::from(random.next_u64())
 }
 
-/// Layer: the audit id, and no caching unless the handler allows it.
-pub(crate) async fn common_headers(State(random): State<SharedRandom>, mut request: Request, next: Next) -> Response {
-    let id = AuditId::of(&request, || draw(&random));
+/// The audit id, and no caching unless the handler allows it.
+pub(crate) async fn common_headers<F>(random: &SharedRandom, mut request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
+    let id = AuditId::of(&request, || draw(random));
     let value = HeaderValue::from_str(id.as_str());
     request.extensions_mut().insert(id);
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     let headers = response.headers_mut();
     if let Ok(value) = value {
         headers.insert(AUDIT_ID, value);
@@ -125,10 +128,12 @@ pub(crate) struct PanicGuard {
     pub(crate) component: &'static str,
 }
 
-/// Layer: a handler that panics answers 500 and nothing of why; the panic's text is where the process' panic hook
-/// puts it.
-pub(crate) async fn guard_against_panics(State(guard): State<Arc<PanicGuard>>, request: Request, next: Next) -> Response {
-    let mut answer = pin!(next.run(request));
+/// A handler that panics answers 500 and nothing of why; the panic's text is where the process' panic hook puts it.
+pub(crate) async fn guard_against_panics<F>(guard: &PanicGuard, request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
+    let mut answer = pin!(next(request));
     let outcome = std::future::poll_fn(|context| {
         // After a panic the future is never polled again.
         match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))) {
@@ -159,10 +164,13 @@ impl RequestDeadline {
     }
 }
 
-/// Layer: 504 when the answer's head is not there in time.
-pub(crate) async fn deadline(State(deadline): State<Duration>, mut request: Request, next: Next) -> Response {
+/// 504 when the answer's head is not there in time.
+pub(crate) async fn deadline<F>(deadline: Duration, mut request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     request.extensions_mut().insert(RequestDeadline(Instant::now() + deadline));
-    match tokio::time::timeout(deadline, next.run(request)).await {
+    match tokio::time::timeout(deadline, next(request)).await {
         Ok(response) => response,
         Err(_elapsed) => {
             status::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", "Timeout: request did not complete within the allotted timeout")
@@ -170,15 +178,18 @@ pub(crate) async fn deadline(State(deadline): State<Duration>, mut request: Requ
     }
 }
 
-/// What the in-flight layer needs.
+/// What the bound on requests in flight needs.
 pub(crate) struct InFlight {
     pub(crate) permits: Semaphore,
     pub(crate) metrics: ServingMetrics,
     pub(crate) component: &'static str,
 }
 
-/// Layer: 429 above the limit, at once, so that a client's retry finds another replica.
-pub(crate) async fn in_flight(State(limit): State<Arc<InFlight>>, request: Request, next: Next) -> Response {
+/// 429 above the limit, at once, so that a client's retry finds another replica.
+pub(crate) async fn in_flight<F>(limit: &InFlight, request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     let exempt = request.extensions().get::<Caller>().is_some_and(|caller| caller.is_in(MASTERS));
     let permit = if exempt {
         None
@@ -189,7 +200,7 @@ pub(crate) async fn in_flight(State(limit): State<Arc<InFlight>>, request: Reque
         }
     };
     let counted = limit.metrics.enter(limit.component, request.method());
-    let response = next.run(request).await;
+    let response = next(request).await;
     drop((permit, counted));
     response
 }

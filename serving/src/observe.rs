@@ -1,10 +1,7 @@
 //! One count and one log line per request, also when its client goes away before the answer.
 
-use std::sync::Arc;
-
 use axum::{
-    extract::{MatchedPath, Request, State},
-    middleware::Next,
+    extract::{MatchedPath, Request},
     response::Response,
 };
 use http::{Method, StatusCode, Uri};
@@ -19,14 +16,17 @@ const SECRET_KEYS: [&str; 8] = ["token", "key", "secret", "password", "auth", "c
 /// What a request whose client went away counts as, by nginx's custom.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// What the observing layer needs.
+/// What observing needs.
 pub(crate) struct Observer {
     pub(crate) metrics: ServingMetrics,
     pub(crate) component: &'static str,
 }
 
-/// The layer.
-pub(crate) async fn observe(State(observer): State<Arc<Observer>>, request: Request, next: Next) -> Response {
+/// Counts and logs a request.
+pub(crate) async fn observe<F>(observer: &Observer, request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     let extensions = request.extensions();
     let matched = extensions.get::<MatchedPath>().map(MatchedPath::as_str);
     let mut record = Record {
@@ -40,7 +40,7 @@ pub(crate) async fn observe(State(observer): State<Arc<Observer>>, request: Requ
         started: Instant::now(),
         observer,
     };
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     record.status = Some(response.status());
     record.caller = response.extensions_mut().remove::<Caller>();
     if let Some(labels) = response.extensions_mut().remove::<RequestLabels>() {
@@ -50,8 +50,8 @@ pub(crate) async fn observe(State(observer): State<Arc<Observer>>, request: Requ
 }
 
 /// Written when dropped: an abandoned request is dropped, not answered.
-struct Record {
-    observer: Arc<Observer>,
+struct Record<'a> {
+    observer: &'a Observer,
     counted: CountedAs,
     method: Method,
     uri: Uri,
@@ -62,11 +62,11 @@ struct Record {
     started: Instant,
 }
 
-impl Drop for Record {
+impl Drop for Record<'_> {
     fn drop(&mut self) {
         let took = self.started.elapsed();
         let status = self.status.unwrap_or_else(|| StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST));
-        let Observer { metrics, component } = &*self.observer;
+        let Observer { metrics, component } = self.observer;
         metrics.count_request(component, &self.counted, status, took);
         if tracing::enabled!(tracing::Level::DEBUG) {
             tracing::debug!(

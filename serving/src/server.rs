@@ -7,7 +7,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use axum::{Router, extract::DefaultBodyLimit, middleware::from_fn_with_state};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::Response,
+};
 use rand::rngs::StdRng;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -202,26 +207,56 @@ impl Layers<'_> {
         };
         let in_flight =
             InFlight { permits: Semaphore::new(self.limits.in_flight), metrics: self.metrics.clone(), component: self.component };
-        // The last layer added is the first a request meets.
-        let guarded = router
-            .layer(DefaultBodyLimit::disable())
-            .layer(from_fn_with_state(self.limits.body_bytes, limits::body_limit))
-            .layer(from_fn_with_state(authorization, authorization::authorize))
-            .layer(from_fn_with_state(Arc::new(in_flight), limits::in_flight))
-            .layer(from_fn_with_state(Arc::new(gate), auth::authenticate))
-            .layer(from_fn_with_state(self.limits.deadline, limits::deadline));
+        // The last layer added is the first a request meets. Each costs every request allocations, so what does nothing is left out.
+        let mut guarded = router.layer(DefaultBodyLimit::disable());
+        if self.limits.body_bytes < usize::MAX {
+            guarded = guarded.layer(from_fn_with_state(self.limits.body_bytes, limits::body_limit));
+        }
+        if let Authorization::Reviews(_) = authorization {
+            guarded = guarded.layer(from_fn_with_state(authorization, authorization::authorize));
+        }
+        let gates = Gates { deadline: self.limits.deadline, gate, in_flight };
+        let guarded = guarded.layer(from_fn_with_state(Arc::new(gates), let_in));
         // By structure, not by comparing paths, health is neither authenticated nor shed.
         self.outer(health.router()).fallback_service(self.outer(guarded))
     }
 
     fn outer(&self, router: Router) -> Router {
-        let guard = PanicGuard { metrics: self.metrics.clone(), component: self.component };
-        let observer = Observer { metrics: self.metrics.clone(), component: self.component };
-        router
-            .layer(from_fn_with_state(Arc::new(guard), limits::guard_against_panics))
-            .layer(from_fn_with_state(Arc::new(observer), observe::observe))
-            .layer(from_fn_with_state(Arc::clone(self.random), limits::common_headers))
+        let outside = Outside {
+            random: Arc::clone(self.random),
+            observer: Observer { metrics: self.metrics.clone(), component: self.component },
+            guard: PanicGuard { metrics: self.metrics.clone(), component: self.component },
+        };
+        router.layer(from_fn_with_state(Arc::new(outside), around))
     }
+}
+
+/// What every request passes.
+struct Outside {
+    random: SharedRandom,
+    observer: Observer,
+    guard: PanicGuard,
+}
+
+/// Layer: audit id, count and log line, and a 500 after a panic.
+async fn around(State(outside): State<Arc<Outside>>, request: Request, next: Next) -> Response {
+    let guarded = |request| limits::guard_against_panics(&outside.guard, request, |request| next.run(request));
+    let observed = |request| observe::observe(&outside.observer, request, guarded);
+    limits::common_headers(&outside.random, request, observed).await
+}
+
+/// What every request but those for health passes then.
+struct Gates {
+    deadline: Duration,
+    gate: Gate,
+    in_flight: InFlight,
+}
+
+/// Layer: who calls, whether there is room, and how long it may take.
+async fn let_in(State(gates): State<Arc<Gates>>, request: Request, next: Next) -> Response {
+    let with_room = |request| limits::in_flight(&gates.in_flight, request, |request| next.run(request));
+    let known = |request| auth::authenticate(&gates.gate, request, with_room);
+    limits::deadline(gates.deadline, request, known).await
 }
 
 impl Server {

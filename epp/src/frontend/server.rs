@@ -38,6 +38,8 @@ pub fn connection_limits() -> ConnectionLimits {
     ConnectionLimits {
         connections: 4096,
         streams: 65_536,
+        // One connection carries the long prompts of all of a gateway's clients.
+        window: 16 << 20,
         idle: Duration::from_secs(3600),
         // GOAWAY moves a gateway's new requests to other replicas too, its streams go on.
         age: (Duration::from_secs(1800), Duration::from_secs(3600)),

@@ -127,7 +127,8 @@ impl ExternalProcessor for Frontend {
 
     /// Answers with the stream at once, before anything is read: gateways count the time to it.
     async fn process(&self, request: Request<Streaming<ProcessingRequest>>) -> Result<Response<Self::ProcessStream>, Status> {
-        let session = self.session(request.into_inner())?;
+        // Every reply moves it.
+        let session = Box::new(self.session(request.into_inner())?);
         let replies = unfold(session, |mut session| async move {
             let reply = session.next().await?;
             Some((Ok(reply), session))

@@ -25,12 +25,12 @@ pub fn hash_prefix(
     seed.update(model.unwrap_or_default().as_bytes());
     seed.update(cache_salt.unwrap_or_default().as_bytes());
     let mut before = seed.digest();
-    let mut chained = Vec::with_capacity(block + 8);
+    let mut chained = vec![0; block + size_of_val(&before)];
     let mut hashes = PrefixHashes::with_capacity(blocks);
-    for block in prefix.chunks_exact(block).take(blocks) {
-        chained.clear();
-        chained.extend_from_slice(block);
-        chained.extend_from_slice(&before.to_le_bytes());
+    for text in prefix.chunks_exact(block).take(blocks) {
+        let (own, chain) = chained.split_at_mut(block);
+        own.copy_from_slice(text);
+        chain.copy_from_slice(&before.to_le_bytes());
         before = xxh64(&chained, 0);
         hashes.push(before);
     }

@@ -1,35 +1,32 @@
 //! Which endpoint was given which blocks.
 
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
-use std::sync::{PoisonError, RwLock};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use lru::LruCache;
+use super::blocks::Blocks;
 
-/// Blocks remembered over all endpoints: about 100 bytes each. Where the endpoints' capacities are more, each gets its part.
+/// Blocks remembered over all endpoints: about 30 bytes each. Where the endpoints' capacities are more, each gets its part.
 const MOST_BLOCKS: usize = 2_000_000;
 
 /// An endpoint in the index.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Holder(u32);
 
-/// Which endpoint was given which blocks last. Reading locks nobody out.
+/// Which endpoint was given which blocks last. Requests wait for each other only where they go to one endpoint.
 #[derive(Debug, Default)]
 pub struct PrefixIndex {
-    inner: RwLock<Inner>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    /// Of the first blocks of prompts: where they are, the others may be.
-    holders_of: HashMap<u64, Holders>,
-    blocks_of: HashMap<Holder, LruCache<u64, ()>>,
-    next: u32,
-    blocks: usize,
+    blocks_of: RwLock<HashMap<Holder, Mutex<Blocks>>>,
+    /// Of the first blocks of prompts: where they are, the others may be. Locked last, and shortly.
+    holders_of: RwLock<HashMap<u64, Holders>>,
+    keys: RandomState,
+    next: AtomicU32,
+    blocks: AtomicUsize,
 }
 
 /// Who has a block. Mostly it is one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Holders {
     One(Holder),
     Several(Vec<Holder>),
@@ -65,23 +62,21 @@ impl Holders {
 impl PrefixIndex {
     /// A new endpoint, which has nothing.
     pub fn add_holder(&self) -> Holder {
-        let mut inner = self.write();
-        let holder = Holder(inner.next);
-        inner.next = inner.next.wrapping_add(1);
-        inner.blocks_of.insert(holder, LruCache::unbounded());
+        let holder = Holder(self.next.fetch_add(1, Ordering::Relaxed));
+        self.holders_mut().insert(holder, self.nothing(holder));
         holder
     }
 
     /// The endpoint is gone, and what it had with it.
     pub fn remove_holder(&self, holder: Holder) {
-        self.write().take(holder);
+        self.take(&mut self.holders_mut(), holder);
     }
 
     /// The endpoint has nothing any more: its server started anew.
     pub fn empty_holder(&self, holder: Holder) {
-        let mut inner = self.write();
-        if inner.take(holder) {
-            inner.blocks_of.insert(holder, LruCache::unbounded());
+        let mut blocks_of = self.holders_mut();
+        if self.take(&mut blocks_of, holder) {
+            blocks_of.insert(holder, self.nothing(holder));
         }
     }
 
@@ -90,11 +85,13 @@ impl PrefixIndex {
     /// An endpoint that has a block has all that come before it in its chain: they are given with it and forgotten after it. So the
     /// end of its run is found by halving.
     pub fn matches(&self, hashes: &[u64]) -> HashMap<Holder, usize> {
-        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(holders) = hashes.first().and_then(|first| inner.holders_of.get(first)) else { return HashMap::new() };
+        let Some(holders) = hashes.first().and_then(|first| self.beginnings().get(first).cloned()) else { return HashMap::new() };
+        let blocks_of = self.holders();
         let run = |holder: &Holder| {
-            let blocks = inner.blocks_of.get(holder)?;
-            Some((*holder, hashes.partition_point(|hash| blocks.contains(hash))))
+            let blocks = lock(blocks_of.get(holder)?);
+            let run = hashes.partition_point(|hash| blocks.contains(*hash));
+            // It may have been forgotten meanwhile.
+            (run > 0).then_some((*holder, run))
         };
         holders.as_slice().iter().filter_map(run).collect()
     }
@@ -102,29 +99,35 @@ impl PrefixIndex {
     /// `holder` was given a prompt with `hashes`. It remembers `capacity` blocks, the least recently given are forgotten first; of
     /// one prompt the end goes before the beginning, without which it would be worth nothing.
     pub fn record(&self, holder: Holder, hashes: &[u64], capacity: usize) {
-        let mut inner = self.write();
-        let share = MOST_BLOCKS / inner.blocks_of.len().max(1);
-        let capacity = NonZeroUsize::new(capacity.min(share)).unwrap_or(NonZeroUsize::MIN);
-        let Some(mut blocks) = inner.blocks_of.remove(&holder) else { return };
+        let blocks_of = self.holders();
+        let share = MOST_BLOCKS / blocks_of.len().max(1);
+        let capacity = capacity.min(share).max(1);
+        let Some(blocks) = blocks_of.get(&holder) else { return };
+        let mut blocks = lock(blocks);
         let before = blocks.len();
-        if let Some(first) = hashes.first().filter(|first| !blocks.contains(*first)) {
-            inner.holders_of.entry(*first).and_modify(|holders| holders.add(holder)).or_insert(Holders::One(holder));
+        for (at, hash) in hashes.iter().enumerate().take(capacity).rev() {
+            if blocks.give(*hash, at == 0) && at == 0 {
+                let mut beginnings = self.beginnings_mut();
+                beginnings.entry(*hash).and_modify(|holders| holders.add(holder)).or_insert(Holders::One(holder));
+            }
         }
-        for hash in hashes.iter().take(capacity.get()).rev() {
-            blocks.put(*hash, ());
-        }
-        while blocks.len() > capacity.get()
-            && let Some((forgotten, ())) = blocks.pop_lru()
+        while blocks.len() > capacity
+            && let Some((forgotten, began)) = blocks.forget_oldest()
         {
-            inner.forget(forgotten, holder);
+            if began {
+                forget(&mut self.beginnings_mut(), forgotten, holder);
+            }
         }
-        inner.blocks = inner.blocks + blocks.len() - before;
-        inner.blocks_of.insert(holder, blocks);
+        if blocks.len() >= before {
+            self.blocks.fetch_add(blocks.len() - before, Ordering::Relaxed);
+        } else {
+            self.blocks.fetch_sub(before - blocks.len(), Ordering::Relaxed);
+        }
     }
 
     /// Blocks remembered, over all endpoints.
     pub fn len(&self) -> usize {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner).blocks
+        self.blocks.load(Ordering::Relaxed)
     }
 
     /// Whether nothing is remembered.
@@ -132,28 +135,46 @@ impl PrefixIndex {
         self.len() == 0
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Inner> {
-        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    fn nothing(&self, holder: Holder) -> Mutex<Blocks> {
+        Mutex::new(Blocks::new(self.keys.hash_one(holder)))
     }
-}
 
-impl Inner {
     /// Takes an endpoint out; false where it is not there.
-    fn take(&mut self, holder: Holder) -> bool {
-        let Some(blocks) = self.blocks_of.remove(&holder) else { return false };
-        self.blocks -= blocks.len();
-        for (hash, ()) in &blocks {
-            self.forget(*hash, holder);
-        }
+    fn take(&self, blocks_of: &mut HashMap<Holder, Mutex<Blocks>>, holder: Holder) -> bool {
+        let Some(blocks) = blocks_of.remove(&holder) else { return false };
+        let blocks = blocks.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.blocks.fetch_sub(blocks.len(), Ordering::Relaxed);
+        let mut beginnings = self.beginnings_mut();
+        blocks.beginnings().for_each(|hash| forget(&mut beginnings, hash, holder));
         true
     }
 
-    fn forget(&mut self, hash: u64, holder: Holder) {
-        if let Some(holders) = self.holders_of.get_mut(&hash)
-            && holders.remove(holder)
-        {
-            self.holders_of.remove(&hash);
-        }
+    fn holders(&self) -> RwLockReadGuard<'_, HashMap<Holder, Mutex<Blocks>>> {
+        self.blocks_of.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn holders_mut(&self) -> RwLockWriteGuard<'_, HashMap<Holder, Mutex<Blocks>>> {
+        self.blocks_of.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn beginnings(&self) -> RwLockReadGuard<'_, HashMap<u64, Holders>> {
+        self.holders_of.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn beginnings_mut(&self) -> RwLockWriteGuard<'_, HashMap<u64, Holders>> {
+        self.holders_of.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lock(blocks: &Mutex<Blocks>) -> MutexGuard<'_, Blocks> {
+    blocks.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn forget(beginnings: &mut HashMap<u64, Holders>, hash: u64, holder: Holder) {
+    if let Some(holders) = beginnings.get_mut(&hash)
+        && holders.remove(holder)
+    {
+        beginnings.remove(&hash);
     }
 }
 
@@ -210,8 +231,7 @@ mod tests {
         index.empty_holder(stays);
         assert!(index.is_empty() && index.matches(&[1]).is_empty());
         index.record(stays, &[1], 10);
-        let inner = index.inner.read().unwrap();
-        assert_eq!((inner.holders_of.len(), inner.blocks_of.len()), (1, 1));
+        assert_eq!((index.beginnings().len(), index.holders().len()), (1, 1));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! endpoint, the hashes it was given last ([`PrefixIndex`]). The longest run of hashes from the beginning that one endpoint has is
 //! what its cache may spare it. "Approximate", since nobody asks the servers.
 
+mod blocks;
 mod hashes;
 mod index;
 
