@@ -1,6 +1,7 @@
 //! The owner of the topology and of every endpoint's loop.
 
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::access::WantedPool;
 use crate::activity::Activity;
 use crate::body::Bodies;
 use crate::connection::{Connection, ConnectionKey, Refreshed};
+use crate::crowd::Crowd;
 use crate::fetch::{DEFAULT_MAX_BODY_BYTES, DEFAULT_TIMEOUT, parse_url};
 use crate::metrics::ScrapeMetrics;
 use crate::picker::book::Book;
@@ -42,6 +44,9 @@ pub struct CollectorConfig {
     /// How often an endpoint is read while its last page showed requests, running or waiting, or [`Activity`] says that it has
     /// some: 20 ms to the idle interval. Default: 1 s.
     pub busy_interval: Duration,
+    /// How many pages of endpoints at work are read a second, at most: beyond it the busy interval is stretched for all of them, up
+    /// to the idle one. Default: as many as there are.
+    pub most_busy_reads: Option<NonZeroU32>,
     /// How often an endpoint is read otherwise: 20 ms to 1.6 s. Default: 1 s.
     pub idle_interval: Duration,
     /// The time in which a page must have been read: at most 5 s. Default: 1 s.
@@ -56,6 +61,7 @@ impl Default for CollectorConfig {
     fn default() -> Self {
         Self {
             busy_interval: Duration::from_secs(1),
+            most_busy_reads: None,
             idle_interval: Duration::from_secs(1),
             timeout: DEFAULT_TIMEOUT,
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
@@ -156,6 +162,7 @@ pub struct Collector {
     credentials_interval: Duration,
     busy_interval: Duration,
     idle_interval: Duration,
+    crowd: Crowd,
     activity: Activity,
     topology: TopologyWriter,
     shared: Arc<Shared>,
@@ -231,6 +238,7 @@ impl Collector {
             credentials_interval: config.credentials_interval,
             busy_interval: config.busy_interval,
             idle_interval: config.idle_interval,
+            crowd: Crowd::new(config.most_busy_reads),
             activity: Activity::default(),
             topology,
             shared,
@@ -382,7 +390,7 @@ impl Collector {
         let reader_key = (key.metrics.engine, key.metrics.families.clone());
         let reader =
             self.readers.entry(reader_key).or_insert_with_key(|(engine, families)| Arc::new(PageReader::new(*engine, families)));
-        let pace = Pace::new(self.origin, self.busy_interval, self.idle_interval, &key);
+        let pace = Pace::new(self.origin, self.busy_interval, self.idle_interval, &key, self.crowd.clone());
         let activity = self.activity.endpoint(&key.pool, &key.address);
         let feed = Feed::new(state.feeds.of(&key.address), self.shared.timeout, self.picker_shared.streams.clone());
         let (reader, connection, shared) = (reader.clone(), state.connection.subscribe(), self.shared.clone());

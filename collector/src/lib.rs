@@ -29,6 +29,7 @@ mod body;
 mod fetch;
 
 mod counted;
+mod crowd;
 mod metrics;
 mod restrict;
 mod schedule;

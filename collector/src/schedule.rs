@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::crowd::{Crowd, Member};
+
 /// The longest pause between two attempts to read an endpoint that fails.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -23,31 +25,41 @@ pub(crate) struct Schedule {
 
 /// The schedules of one endpoint: one while it works, one while it idles. Both keep the endpoint's place in the interval, so that a
 /// thousand endpoints that begin to work at one moment stay spread.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Pace {
-    busy: Schedule,
-    idle: Schedule,
+    busy: Duration,
+    idle: Duration,
+    origin: Instant,
+    phase: f64,
+    crowd: Crowd,
 }
 
 impl Pace {
-    /// As [`Schedule::new`].
-    pub(crate) fn new(origin: Instant, busy: Duration, idle: Duration, identity: &impl Hash) -> Self {
-        Self { busy: Schedule::new(origin, busy, identity), idle: Schedule::new(origin, idle, identity) }
+    /// As [`Schedule::new`]. While too many of the `crowd` work, those that do are read less often, never less than idle ones.
+    pub(crate) fn new(origin: Instant, busy: Duration, idle: Duration, identity: &impl Hash, crowd: Crowd) -> Self {
+        Self { busy, idle, origin, phase: phase_of(identity), crowd }
     }
 
     /// The schedule of an endpoint that is at work, or not.
-    pub(crate) fn at_work(&self, busy: bool) -> &Schedule {
-        if busy { &self.busy } else { &self.idle }
+    pub(crate) fn at_work(&self, busy: bool) -> Schedule {
+        let interval = if busy { self.busy.saturating_mul(self.crowd.stretch(self.busy)).min(self.idle) } else { self.idle };
+        Schedule::at(self.origin, interval, self.phase)
+    }
+
+    /// The endpoint, to be counted among those at work.
+    pub(crate) fn member(&self) -> Member {
+        self.crowd.member()
     }
 
     /// When to read an endpoint that has just become ready, and of which nothing is known.
     pub(crate) fn hurried(&self, now: Instant) -> Instant {
-        now + HURRY.mul_f64(self.busy.phase)
+        now + HURRY.mul_f64(self.phase)
     }
 
     /// When to read an endpoint that has just begun to work, and was last read at `asked_at`, if it was and that was good.
     pub(crate) fn woken(&self, asked_at: Option<Instant>, now: Instant) -> Instant {
-        asked_at.map_or_else(|| self.busy.first(now), |asked_at| self.busy.after_success(asked_at, now).at)
+        let schedule = self.at_work(true);
+        asked_at.map_or_else(|| schedule.first(now), |asked_at| schedule.after_success(asked_at, now).at)
     }
 }
 
@@ -66,10 +78,10 @@ pub(crate) struct Next {
 impl Schedule {
     /// The schedule of what `identity` names. All schedules of a process share one `origin`, or they would not be spread.
     pub(crate) fn new(origin: Instant, interval: Duration, identity: &impl Hash) -> Self {
-        let mut hasher = DefaultHasher::new();
-        identity.hash(&mut hasher);
-        // The upper 32 bits are exact as a fraction.
-        let phase = (hasher.finish() >> 32) as f64 / (1_u64 << 32) as f64;
+        Self::at(origin, interval, phase_of(identity))
+    }
+
+    fn at(origin: Instant, interval: Duration, phase: f64) -> Self {
         Self { origin: origin + interval.mul_f64(phase), interval, phase }
     }
 
@@ -115,6 +127,14 @@ impl Schedule {
         let nanos = self.interval.as_nanos().saturating_mul(u128::from(count.saturating_sub(1)));
         self.origin + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
+}
+
+/// The place of `identity` in an interval.
+fn phase_of(identity: &impl Hash) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    identity.hash(&mut hasher);
+    // The upper 32 bits are exact as a fraction.
+    (hasher.finish() >> 32) as f64 / (1_u64 << 32) as f64
 }
 
 #[cfg(test)]
@@ -172,7 +192,7 @@ mod tests {
         let (busy, now) = (milliseconds(50), origin + milliseconds(12_345));
         let mut per_tenth = [0; 10];
         for endpoint in 0..1000 {
-            let pace = Pace::new(origin, busy, INTERVAL, &format!("10.0.0.{endpoint}:8000"));
+            let pace = Pace::new(origin, busy, INTERVAL, &format!("10.0.0.{endpoint}:8000"), Crowd::default());
             let asked_at = pace.at_work(false).first(now - INTERVAL);
             let woken = pace.woken(Some(asked_at), now);
             assert!(woken > now && woken <= now + busy + busy / 2, "{:?}", woken - now);
@@ -181,6 +201,19 @@ mod tests {
             assert!(pace.woken(None, now) <= now + busy);
         }
         assert!(per_tenth.iter().all(|count| (60..=140).contains(count)), "{per_tenth:?}");
+    }
+
+    #[test]
+    fn too_many_at_work_are_read_less_often_and_never_less_than_idle_ones() {
+        let (origin, busy) = (Instant::now(), milliseconds(50));
+        let crowd = Crowd::new(std::num::NonZeroU32::new(100));
+        let pace = Pace::new(origin, busy, INTERVAL, &"10.0.0.1:8000", crowd.clone());
+        let mut members: Vec<_> = (0..1000).map(|_| crowd.member()).collect();
+        for (working, interval) in [(5, 50), (6, 100), (50, 500), (1000, 1000)] {
+            members.iter_mut().take(working).for_each(|member| member.set(true));
+            assert_eq!(pace.at_work(true).interval(), milliseconds(interval), "{working}");
+            assert_eq!(pace.at_work(false).interval(), INTERVAL);
+        }
     }
 
     proptest! {

@@ -50,6 +50,7 @@ impl EndpointLoop {
         let mut asking = Asking::new(self.writer.key());
         let mut told = self.activity.follow();
         let mut run = FailureRun::default();
+        let mut member = self.pace.member();
         // Whether the last good page showed requests, and when it was asked for.
         let mut works = false;
         let mut last_good: Option<Instant> = None;
@@ -69,6 +70,8 @@ impl EndpointLoop {
                 let now = Instant::now();
                 if let Some(until) = self.feed.take(&heard, &mut self.writer, now) {
                     (works, last_good) = (shows_requests(&heard.load), None);
+                    // What is fed is not read.
+                    member.set(false);
                     run.ended(self.writer.key(), now);
                     wait = Wait { until, asked_at: None, may_wake: false, may_hurry: false };
                 }
@@ -95,6 +98,7 @@ impl EndpointLoop {
                     // What is told from here on is news.
                     told.mark_unchanged();
                     let busy = works || self.activity.get();
+                    member.set(busy);
                     self.writer.succeeded(load, self.pace.at_work(busy).interval());
                     run.ended(self.writer.key(), now);
                     if let Some(trial) = trial {
@@ -109,6 +113,7 @@ impl EndpointLoop {
                     shared.metrics.failed(failure.kind);
                     self.writer.failed(failure.kind, &failure.message, now);
                     run.goes_on(self.writer.key(), &failure, now);
+                    member.set(false);
                     let schedule = self.pace.at_work(works || self.activity.get());
                     let until = schedule.after_failure(asked_at, now, run.attempts);
                     // An endpoint that fails is left alone, whoever wants it to work; until it says itself that it is ready.

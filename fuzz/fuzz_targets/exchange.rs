@@ -125,7 +125,7 @@ fuzz_target!(|input: &[u8]| {
                 let target_model = (script.byte() & 1 == 1).then(|| "target".into());
                 rewritten |= target_model.is_some();
                 let endpoints = vec![([10, 0, 0, 1], 8000).into()];
-                exchange.directed(Ok(Pick { endpoints, target_model, ticket: Box::new(Nothing) }), &mut out);
+                exchange.directed(Ok(Pick { endpoints, target_model, request_headers: Vec::new(), response_headers: Vec::new(), ticket: Box::new(Nothing) }), &mut out);
                 None
             }
             _ => None,

@@ -41,7 +41,13 @@ struct First;
 impl Director for First {
     fn direct<'a>(&'a self, request: InferenceRequest) -> Pin<Box<dyn Future<Output = Result<Pick, Refusal>> + Send + 'a>> {
         let endpoints = vec![([10, 0, 0, 1], 8000).into()];
-        Box::pin(async move { Ok(Pick { endpoints, target_model: request.model_rewrite, ticket: Box::new(Nothing) }) })
+        Box::pin(async move { Ok(Pick {
+            endpoints,
+            target_model: request.model_rewrite,
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
+            ticket: Box::new(Nothing),
+        }) })
     }
 
     fn refused(&self, _model: Option<&str>, _refusal: &Refusal) {}

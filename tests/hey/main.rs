@@ -61,10 +61,18 @@ fn main() -> Result<(), Failure> {
             println!("| {name} | {part}");
         }
     }
-    println!("\nOf the picker, over both of its runs:");
+    println!("\nTime to the first token as the picker measured it, over both of its runs:");
     let page = get(&format!("http://{}/metrics", picker.metrics))?;
-    let ttft = page.lines().filter(|line| line.starts_with("inference_objective_request_ttft_seconds"));
-    ttft.for_each(|line| println!("{line}"));
+    let of = |family: &str| page.lines().filter(|line| line.starts_with(family)).map(str::to_owned).collect::<Vec<_>>();
+    let value = |line: &String| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).unwrap_or(f64::NAN);
+    let all = of("inference_objective_request_ttft_seconds_count").first().map_or(f64::NAN, value);
+    for line in of("inference_objective_request_ttft_seconds_bucket") {
+        let bound = line.split("le=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+        println!("- within {bound} s: {:.1} % of {all}", 100.0 * value(&line) / all);
+        if value(&line) >= all {
+            break;
+        }
+    }
     Ok(())
 }
 

@@ -24,11 +24,15 @@ pub fn repository() -> PathBuf {
 pub fn weir() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        // target/<profile>/<this program>: the binary is built with it.
+        let program = std::env::current_exe().expect("a running program has a path");
+        if let Some(folder) = program.parent().filter(|folder| !folder.ends_with("deps")) {
+            return folder.join("weir");
+        }
         let build = Command::new(env!("CARGO")).args(["build", "--locked", "-p", "weir"]).current_dir(repository()).status();
         assert!(build.expect("cargo runs").success(), "weir does not build");
         // target/<profile>/deps/<this test>
-        let this_test = std::env::current_exe().expect("a running test has a path");
-        let target = this_test.ancestors().nth(3).expect("tests are built into the target folder");
+        let target = program.ancestors().nth(3).expect("tests are built into the target folder");
         target.join("debug/weir")
     })
 }

@@ -30,6 +30,7 @@ pub(super) struct Rig {
 pub(super) fn quick() -> CollectorConfig {
     CollectorConfig {
         busy_interval: Duration::from_millis(50),
+        most_busy_reads: None,
         idle_interval: Duration::from_millis(50),
         timeout: Duration::from_millis(500),
         max_body_bytes: 256 * 1024,
