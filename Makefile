@@ -1,7 +1,7 @@
 # `make` lists what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help test quick lint deny bench scale api-load picker-load cluster-bench fuzz demo clean
+.PHONY: help test quick lint deny bench scale api-load picker-load cluster-bench hey long fuzz demo clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,14 @@ cluster-bench: ## Freshness, resources and decisions in a real control plane (a 
 	tests/cluster/install
 	cargo build --release --locked -p weir -p weir-tests
 	target/release/cluster-bench
+
+hey: ## 45,000 chat requests through Envoy, beside round robin (ten minutes)
+	cargo build --release --locked -p weir -p weir-tests
+	target/release/hey-bench
+
+long: ## One picker under load for half an hour: its memory
+	cargo build --release --locked -p weir -p weir-tests
+	target/release/picker-load long --endpoints 100 --prompt 32
 
 fuzz: ## Each fuzz target for three minutes (nightly Rust and cargo-fuzz)
 	fuzz/run

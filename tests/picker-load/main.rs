@@ -42,6 +42,7 @@ const HELP: &str = "\
 Measures `weir epp` on one core beside a bare tonic server.
 
   picker-load table              every row of docs/benchmarks.md, about ten minutes
+  picker-load long               one picker for --minutes 30: its memory, minute by minute
   picker-load                    one row:
 
   --in-flight 16                 closed load: so many requests at once
@@ -123,10 +124,14 @@ fn main() -> Result<(), Failure> {
         restricted: value("--pages") != Some("full"),
     };
     let rows = if arguments.first().is_some_and(|first| first == "table") { table(&row) } else { vec![row] };
+    let minutes = number("--minutes", 30)?.max(1);
     pin_self()?;
     let folder = Folder::new("picker-load");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        if arguments.first().is_some_and(|first| first == "long") {
+            return measure::long(&rows[0], &plan, minutes, &folder.file("")).await;
+        }
         measure::print_head();
         for row in &rows {
             measure::measure(row, &plan, &folder.file("")).await?;

@@ -97,6 +97,29 @@ pub(crate) async fn measure(row: &Row, plan: &Plan, folder: &Path) -> Result<(),
     Ok(())
 }
 
+/// Loads one picker for `minutes`, and prints its memory after each.
+pub(crate) async fn long(row: &Row, plan: &Plan, minutes: u64, folder: &Path) -> Result<(), Failure> {
+    let pages = Pages::start(row.endpoints, row.restricted)?;
+    let server = Server::weir(&plan.weir, folder, &pages.addresses, None, &plan.extra)?;
+    println!("| minute | requests/s | pick p99 ms | CPU s per 1,000 | RSS MiB | errors |");
+    println!("|---:|---:|---:|---:|---:|---:|");
+    for minute in 1..=minutes {
+        // Another seed each: prompts that were never seen.
+        let plan = Plan { warm_up: Duration::ZERO, window: Duration::from_secs(60), seed: plan.seed + minute, ..plan.clone() };
+        let measured = one_server(&server, row, &plan, &pages, None, false).await?;
+        let resident = measured.resident >> 20;
+        let of = Summary::of(vec![measured]);
+        let errors = of.errors.values().sum::<u64>();
+        println!(
+            "| {minute} | {:.0} | {:.2} | {:.4} | {resident} | {errors} |",
+            mean(&of.rates),
+            percentile(&of.picks, 99.0),
+            mean(&of.costs)
+        );
+    }
+    Ok(())
+}
+
 async fn one_server(
     server: &Server,
     row: &Row,
