@@ -37,9 +37,42 @@ struct Prefix {
     matches: HashMap<Holder, usize>,
 }
 
+/// What is known of a request once it came, and stays so while it waits.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) resolution: Resolution,
+    pub(super) model: Arc<ModelMetrics>,
+    rng: StdRng,
+    pub(super) turn: u64,
+}
+
+/// What is asked before a request is placed.
+pub(super) enum Admission<'a> {
+    /// Below priority 0: that the pool is not full.
+    Shed,
+    /// That the candidates are no fuller than this makes of how full they are.
+    Ceiling(&'a dyn Fn(f64) -> f64),
+}
+
+/// Why a request is not placed now.
+pub(super) enum Hindrance {
+    /// It never will be.
+    Refused(Refusal),
+    /// The candidates are too full for it.
+    Full,
+    /// There are no candidates; whether any are to be expected.
+    Empty(bool),
+}
+
+impl From<Refusal> for Hindrance {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 impl Shared {
-    /// Places `request` at once, or refuses it.
-    pub(super) fn place(self: &Arc<Self>, request: &InferenceRequest, now: Instant) -> Result<Pick, Refusal> {
+    /// A request came.
+    pub(super) fn arrive(&self, request: &InferenceRequest) -> Arrival {
         let turn = self.arrivals.fetch_add(1, Ordering::Relaxed) + 1;
         let mut rng = self.lots();
         let resources = self.resources.borrow().clone();
@@ -47,26 +80,19 @@ impl Shared {
         let named = request.model.as_deref().unwrap_or_default();
         let target = resolution.target.as_deref().unwrap_or(named);
         let model = self.metrics.model(named, target);
-        let placed = self.place_resolved(request, &resolution, &model, &mut rng, (now, turn));
-        match &placed {
-            Ok(_) => {
-                if let Some(rewrite) = &resolution.rewritten_by {
-                    self.metrics.rewritten(rewrite, &model);
-                }
-            }
-            Err(refusal) => model.refused(refusal.code),
-        }
-        placed
+        Arrival { resolution, model, rng, turn }
     }
 
-    fn place_resolved(
+    /// Places `request` now, or says why not.
+    pub(super) fn place(
         self: &Arc<Self>,
         request: &InferenceRequest,
-        resolution: &Resolution,
-        model: &Arc<ModelMetrics>,
-        rng: &mut StdRng,
-        (now, turn): (Instant, u64),
-    ) -> Result<Pick, Refusal> {
+        arrival: &mut Arrival,
+        admission: &Admission<'_>,
+        now: Instant,
+    ) -> Result<Pick, Hindrance> {
+        let Arrival { resolution, model, rng, turn } = arrival;
+        let turn = *turn;
         let scheduling = self.scheduling();
         let (snapshot, roster) = self.look(&scheduling, now).ok_or_else(no_candidates)?;
         let target_model = resolution.target.as_deref().or(request.model.as_deref());
@@ -88,11 +114,20 @@ impl Shared {
         let (placement, took) = Scratch::with(|scratch| {
             let candidates = &mut scratch.candidates;
             self.candidates(subset, &snapshot, &roster, &prefix.matches, candidates);
-            if resolution.priority < 0 && scheduling.detector.saturation(candidates).sheds() {
-                return Err(shed());
-            }
             if candidates.is_empty() {
-                return Err(no_candidates());
+                return Err(Hindrance::Empty(self.is_expected(subset, &snapshot, &scheduling.flow)));
+            }
+            match admission {
+                Admission::Shed if resolution.priority < 0 && scheduling.detector.saturation(candidates).sheds() => {
+                    return Err(shed().into());
+                }
+                Admission::Ceiling(ceiling) => {
+                    let saturation = scheduling.detector.expected_saturation(candidates).of_lane();
+                    if saturation >= ceiling(saturation) {
+                        return Err(Hindrance::Full);
+                    }
+                }
+                Admission::Shed => {}
             }
             keep_healthy(candidates, &snapshot, &roster, now);
             let mut cycle = Cycle { rng, clock: &Instant::now, observer: &self.metrics };

@@ -1,6 +1,7 @@
 //! The director on a real datastore, told pages through the writers that the collector has.
 
 mod anything;
+mod holding;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -27,6 +27,15 @@ impl CandidateSaturation {
             Self::Unknown => false,
         }
     }
+
+    /// As [`crate::flow::Queue::next`] is told it.
+    pub fn of_lane(self) -> f64 {
+        match self {
+            Self::Known(saturation) => saturation,
+            Self::NoEndpoints => f64::INFINITY,
+            Self::Unknown => f64::NEG_INFINITY,
+        }
+    }
 }
 
 /// What full means.
@@ -87,6 +96,20 @@ impl Default for SaturationDetector {
 impl SaturationDetector {
     /// How full `candidates` are. Utilization is taken as the pages show it, without what is unseen.
     pub fn saturation(&self, candidates: &[Candidate<'_>]) -> CandidateSaturation {
+        self.over(candidates, |candidate| self.fullness(candidate))
+    }
+
+    /// How full `candidates` are with what was sent there since their pages: what the next request is held back by. Else all that
+    /// waits would be sent on between two pages.
+    pub fn expected_saturation(&self, candidates: &[Candidate<'_>]) -> CandidateSaturation {
+        self.over(candidates, |candidate| self.expected_fullness(candidate))
+    }
+
+    fn over<'a>(
+        &self,
+        candidates: &[Candidate<'a>],
+        fullness: impl Fn(&Candidate<'a>) -> Option<f64>,
+    ) -> CandidateSaturation {
         if candidates.is_empty() {
             return CandidateSaturation::NoEndpoints;
         }
@@ -94,7 +117,7 @@ impl SaturationDetector {
             Self::Utilization { .. } => {
                 let (sum, count) = candidates
                     .iter()
-                    .filter_map(|candidate| self.fullness(candidate))
+                    .filter_map(fullness)
                     .fold((0.0, 0.0), |(sum, count), fullness| (sum + fullness, count + 1.0));
                 if count > 0.0 { CandidateSaturation::Known(sum / count) } else { CandidateSaturation::Unknown }
             }
@@ -105,7 +128,7 @@ impl SaturationDetector {
                     ConcurrencyMode::Requests => ratio(sum(|one| one.in_flight), most_requests.saturating_mul(count)),
                     ConcurrencyMode::Tokens => ratio(sum(|one| one.tokens_in_flight), most_tokens.saturating_mul(count)),
                     ConcurrencyMode::Hybrid => {
-                        candidates.iter().filter_map(|one| self.fullness(one)).sum::<f64>() / candidates.len() as f64
+                        candidates.iter().filter_map(fullness).sum::<f64>() / candidates.len() as f64
                     }
                 })
             }
@@ -132,6 +155,17 @@ impl SaturationDetector {
                 })
             }
         }
+    }
+
+    /// How full one is with what was sent there since its page: as long as its page shows free places to run in, that takes those.
+    fn expected_fullness(&self, candidate: &Candidate<'_>) -> Option<f64> {
+        let shown = self.fullness(candidate);
+        let (Self::Utilization { thresholds, .. }, Some(load)) = (self, candidate.load) else { return shown };
+        let Some(waiting) = load.page.waiting else { return shown };
+        let places = load.page.units.iter().filter_map(|unit| unit.max_running).fold(0.0, |sum, most| sum + most);
+        let free = (places - load.page.running.map_or(places, |running| running.value)).max(0.0);
+        let queued = (waiting.value + (load.unseen as f64 - free).max(0.0)) / thresholds.queue;
+        shown.map(|shown| shown.max(queued))
     }
 
     /// Whether `candidate` is full beyond the headroom. An endpoint nobody can say of counts as full, as upstream's filter has it.
