@@ -17,6 +17,8 @@ pub(crate) struct Pool {
     pub(crate) metrics: MetricsSource,
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
     pub(crate) pickers: Option<Vec<Arc<Picker>>>,
+    pub(crate) pending: usize,
+    pub(crate) hold: bool,
     pub(crate) memory: Arc<PoolMemory>,
 }
 

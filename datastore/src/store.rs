@@ -238,7 +238,8 @@ fn renewed(before: Option<&Pool>, mut spec: PoolSpec, now: Instant, change: &mut
         change.removed.push(key);
     }
     let pickers = renewed_pickers(before, &spec, &memory, change);
-    Pool { id: spec.id, metrics: spec.metrics, endpoints, pickers, memory }
+    let PoolSpec { id, metrics, pending, hold, .. } = spec;
+    Pool { id, metrics, endpoints, pickers, pending, hold, memory }
 }
 
 fn renewed_pickers(

@@ -187,7 +187,10 @@ impl Shared {
             let spec = &view.endpoint.spec;
             spec.state == EndpointState::Unready && spec.address.socket_address().is_some_and(|address| allowed.contains(address))
         });
-        let promised = flow.hold_empty == HoldEmpty::Always || *self.expectation.borrow() != Expectation::Nothing;
+        let promised = flow.hold_empty == HoldEmpty::Always
+            || snapshot.hold
+            || snapshot.pending > 0
+            || *self.expectation.borrow() != Expectation::Nothing;
         comes || (promised && snapshot.coverage.ready() == 0)
     }
 

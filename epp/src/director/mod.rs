@@ -28,8 +28,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 use weir_datastore::{Datastore, EndpointAddress, PickerLoad, PickerWriter, PoolId, PoolSnapshot, Selector};
 
-use self::roster::Roster;
 use self::hold::Held;
+use self::roster::Roster;
 use crate::flow::{Expectation, Gate};
 use crate::inference::{Director, InferenceRequest, Pick, Refusal, Subset};
 use crate::metrics::EppMetrics;

@@ -11,9 +11,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::advance;
 use weir_datastore::engine::{PageClock, PageMemory, PageReader};
 use weir_datastore::page::Format;
-use weir_datastore::{
-    EndpointSpec, EndpointState, EndpointWriter, FailureKind, MetricsSource, PoolSpec, Saturation, TopologyWriter, datastore,
-};
+use weir_datastore::{EndpointSpec, EndpointState, EndpointWriter, FailureKind, PoolSpec, Saturation, TopologyWriter, datastore};
 
 use super::*;
 use crate::inference::{Code, Usage};
@@ -49,7 +47,7 @@ fn spec(states: &[EndpointState]) -> PoolSpec {
         ..EndpointSpec::standalone(address(index).into())
     };
     let endpoints = states.iter().enumerate().map(endpoint).collect();
-    PoolSpec { id: pool(), metrics: MetricsSource::default(), endpoints, pickers: Some(vec!["self".into()]) }
+    PoolSpec { endpoints, pickers: Some(vec!["self".into()]), ..PoolSpec::empty(pool()) }
 }
 
 impl Rig {

@@ -61,7 +61,8 @@ pub struct BandSettings {
 /// Whether requests wait for a pool that has no ready endpoint.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum HoldEmpty {
-    /// If something will bring an endpoint: pods that are not ready yet, or an [`Expectation`]. Else they are refused at once.
+    /// If something will bring an endpoint: pods that are not ready or have no address yet, the pool's own word, or an
+    /// [`Expectation`]. Else they are refused at once.
     #[default]
     Auto,
     /// In any case.

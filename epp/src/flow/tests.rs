@@ -171,8 +171,7 @@ fn the_queue_does_what_a_list_would() {
                 }
                 45..75 => {
                     let full: Vec<bool> = (0..4).map(|_| rng.random_bool(0.4)).collect();
-                    let saturation =
-                        |of: &Subset| if (0..4).any(|index| full[index] && lane(index) == *of) { 1.0 } else { 0.5 };
+                    let saturation = |of: &Subset| if (0..4).any(|index| full[index] && lane(index) == *of) { 1.0 } else { 0.5 };
                     let expected = model.next(&saturation);
                     let got = queue.next(&mut |lane| saturation(lane));
                     assert_eq!(got.as_ref().map(|(_, queued)| queued.value), expected);
@@ -262,9 +261,7 @@ fn a_blocked_head_holds_up_neither_other_lanes_nor_is_it_passed_in_its_own() {
 #[test]
 fn flows_take_turns_however_much_one_of_them_sends() {
     let now = Instant::now();
-    for (fairness, expected) in
-        [(Fairness::RoundRobin, ["a", "b", "c", "a", "b", "c", "a"]), (Fairness::GlobalStrict, ["a"; 7])]
-    {
+    for (fairness, expected) in [(Fairness::RoundRobin, ["a", "b", "c", "a", "b", "c", "a"]), (Fairness::GlobalStrict, ["a"; 7])] {
         let mut queue = queue_with(BandSettings { fairness, ..BandSettings::default() });
         for flow in std::iter::repeat_n("a", 100).chain(["b", "b", "c", "c"]) {
             queue.enqueue(entry(0, flow, now), 0, now).unwrap();
@@ -280,8 +277,7 @@ fn ten_thousand_requests_of_64_kib_against_a_limit_of_bytes() {
     const MOST: u64 = 256 << 20;
     let now = Instant::now();
     let fair = BandSettings { fairness: Fairness::RoundRobin, ..BandSettings::default() };
-    let settings =
-        FlowSettings { while_full: true, most_bytes: Some(MOST), default_band: fair, ..FlowSettings::default() };
+    let settings = FlowSettings { while_full: true, most_bytes: Some(MOST), default_band: fair, ..FlowSettings::default() };
     let mut queue = Queue::new(Arc::new(settings), now);
     let mut refused = 0;
     for number in 0..10_000_usize {
@@ -324,8 +320,7 @@ fn lanes_are_bounded() {
 #[test]
 fn time_in_the_queue_begins_anew_when_the_pool_becomes_empty() {
     let start = Instant::now();
-    let settings =
-        FlowSettings { ttl: Some(10 * SECOND), no_endpoint_ttl: Some(60 * SECOND), ..FlowSettings::default() };
+    let settings = FlowSettings { ttl: Some(10 * SECOND), no_endpoint_ttl: Some(60 * SECOND), ..FlowSettings::default() };
     let mut queue = Queue::new(Arc::new(settings), start);
     queue.enqueue(entry(0, "f", start), 1, start).unwrap();
     assert_eq!(queue.next_expiry(), Some(start + 10 * SECOND));

@@ -105,20 +105,14 @@ impl SaturationDetector {
         self.over(candidates, |candidate| self.expected_fullness(candidate))
     }
 
-    fn over<'a>(
-        &self,
-        candidates: &[Candidate<'a>],
-        fullness: impl Fn(&Candidate<'a>) -> Option<f64>,
-    ) -> CandidateSaturation {
+    fn over<'a>(&self, candidates: &[Candidate<'a>], fullness: impl Fn(&Candidate<'a>) -> Option<f64>) -> CandidateSaturation {
         if candidates.is_empty() {
             return CandidateSaturation::NoEndpoints;
         }
         match self {
             Self::Utilization { .. } => {
-                let (sum, count) = candidates
-                    .iter()
-                    .filter_map(fullness)
-                    .fold((0.0, 0.0), |(sum, count), fullness| (sum + fullness, count + 1.0));
+                let (sum, count) =
+                    candidates.iter().filter_map(fullness).fold((0.0, 0.0), |(sum, count), fullness| (sum + fullness, count + 1.0));
                 if count > 0.0 { CandidateSaturation::Known(sum / count) } else { CandidateSaturation::Unknown }
             }
             Self::Concurrency { mode, most_requests, most_tokens, .. } => {
@@ -127,9 +121,7 @@ impl SaturationDetector {
                 CandidateSaturation::Known(match mode {
                     ConcurrencyMode::Requests => ratio(sum(|one| one.in_flight), most_requests.saturating_mul(count)),
                     ConcurrencyMode::Tokens => ratio(sum(|one| one.tokens_in_flight), most_tokens.saturating_mul(count)),
-                    ConcurrencyMode::Hybrid => {
-                        candidates.iter().filter_map(fullness).sum::<f64>() / candidates.len() as f64
-                    }
+                    ConcurrencyMode::Hybrid => candidates.iter().filter_map(fullness).sum::<f64>() / candidates.len() as f64,
                 })
             }
         }

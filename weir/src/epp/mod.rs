@@ -141,7 +141,8 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     let for_director = DirectorSettings { pool: pool.clone(), scheduling, honour_subset: options.honour_subset };
     let tell = tell_activity(collector.activity());
     let director = PoolDirector::new(for_director, store.clone(), resources, metrics, tell, rand::make_rng(), Instant::now());
-    let frontend = Frontend::new(Arc::new(director.clone()), settings, rand::make_rng(), health.clone(), leaving.clone(), &mut registry)?;
+    let frontend =
+        Frontend::new(Arc::new(director.clone()), settings, rand::make_rng(), health.clone(), leaving.clone(), &mut registry)?;
     let certificate = match (options.secure, &options.cert_path) {
         (false, _) => Certificate::PlainText,
         (true, Some(directory)) => Certificate::Directory(directory.clone()),

@@ -106,10 +106,16 @@ async fn requests_wait_for_pods_that_are_not_ready_yet_and_go_on_once_one_is() {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_an_endpoint_that_nothing_will_bring() {
-    let holding = Holding::new(&[EndpointState::Terminating], FlowSettings::default()).await;
+    let mut holding = Holding::new(&[EndpointState::Terminating], FlowSettings::default()).await;
     assert_eq!(holding.rig.place(request()).await.unwrap_err().reason, Some("rejected-no-endpoints"));
     assert_eq!(holding.rig.place(of_priority("batch")).await.unwrap_err().code, Code::ResourceExhausted);
     let elsewhere = only(&[(address(7).ip(), None)]);
+    for (pending, hold) in [(1, false), (0, true)] {
+        holding.rig.topology.upsert(PoolSpec { pending, hold, ..spec(&[]) }, Instant::now());
+        holding.ask_many(1, &request()).await.remove(0).abort();
+        holding.held(0).await;
+    }
+    holding.rig.topology.upsert(spec(&[]), Instant::now());
     holding.rig.director.expectation().send_replace(Expectation::Endpoint("an HPA with minReplicas 0".into()));
     let answers = holding.ask_many(1, &request()).await;
     holding.leaving.cancel();
@@ -237,9 +243,9 @@ async fn a_wait_ends_with_its_time_and_says_why() {
     let refusal = holding.ask(request()).await.unwrap().unwrap_err();
     assert_eq!((refusal.code, refusal.reason), (Code::ServiceUnavailable, Some("rejected-no-endpoints")));
     assert_eq!(Instant::now() - asked, 60 * SECOND);
-    holding.rig.shows(
-        "llm_d_epp_flow_control_requests_total{outcome=\"EvictedNoEndpoints\",priority=\"0\",inference_pool=\"llama\"} 1",
-    );
+    holding
+        .rig
+        .shows("llm_d_epp_flow_control_requests_total{outcome=\"EvictedNoEndpoints\",priority=\"0\",inference_pool=\"llama\"} 1");
 }
 
 #[tokio::test(start_paused = true)]

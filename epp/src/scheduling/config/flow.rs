@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Reader;
 use super::table::{Part, TABLE};
 use super::yaml::{Fields, Node, Value, did_you_mean};
-use crate::flow::{BandSettings, Fairness, FlowSettings, HoldEmpty, Ordering, SLO_HEADERS, UsageLimit};
+use crate::flow::{BandSettings, Fairness, FlowSettings, HoldEmpty, Ordering, SLO_HEADERS};
 
 /// Bands with settings of their own.
 const MOST_BANDS: usize = 256;
@@ -16,7 +16,9 @@ impl Reader {
     /// The section `flowControl`, with `while_full` as the gate says.
     pub(super) fn flow(&mut self, fields: &Fields<'_>, while_full: bool) -> FlowSettings {
         let default = if self.llm_d { FlowSettings::llm_d() } else { FlowSettings::default() };
-        let mut settings = FlowSettings { while_full, ..default };
+        // As upstream's flow control: it holds whatever it cannot place.
+        let hold_empty = if while_full { HoldEmpty::Always } else { default.hold_empty };
+        let mut settings = FlowSettings { while_full, hold_empty, ..default };
         let Some(value) = fields.get("flowControl") else { return settings };
         let known = [
             "maxBytes",
@@ -57,7 +59,7 @@ impl Reader {
         }
         if let Some(value) = fields.get("usageLimitPolicyPluginRef") {
             let wanted = |part: &Part| if let Part::UsageLimit(limit) = part { Some(*limit) } else { None };
-            settings.usage = self.policy(&value, "usage limit policy", wanted).unwrap_or(UsageLimit::default());
+            settings.usage = self.policy(&value, "usage limit policy", wanted).unwrap_or_default();
         }
         if let Some(value) = fields.get("defaultPriorityBand") {
             (_, settings.default_band) = self.band(&value, settings.default_band, false);
@@ -76,7 +78,8 @@ impl Reader {
     pub(super) fn flow_headers(settings: &FlowSettings, headers: &mut Arc<[Arc<str>]>) {
         let bands = settings.bands.values().chain([&settings.default_band, &settings.default_negative_band]);
         if settings.while_full && bands.into_iter().any(|band| band.ordering == Ordering::SloDeadline) {
-            let more = SLO_HEADERS.iter().filter(|more| headers.iter().all(|known| **known != ***more)).map(|more| Arc::from(*more));
+            let more =
+                SLO_HEADERS.iter().filter(|more| headers.iter().all(|known| **known != ***more)).map(|more| Arc::from(*more));
             *headers = headers.iter().cloned().chain(more).collect();
         }
     }

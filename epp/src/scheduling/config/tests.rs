@@ -277,6 +277,8 @@ fn reporters_and_what_is_wrong_with_them() {
 fn flow_control_as_upstream_writes_it() {
     let none = parse("");
     assert_eq!((none.flow.while_full, none.flow.hold_empty), (false, HoldEmpty::Auto));
+    let gate = parse("featureGates: [flowControl]\n");
+    assert_eq!((gate.flow.while_full, gate.flow.hold_empty), (true, HoldEmpty::Always));
     let text = "featureGates: [flowControl]
 plugins:
 - type: queue-scorer
@@ -326,7 +328,10 @@ fn what_is_wrong_with_flow_control() {
         ("{ priorityBands: [{ priority: 1.5 }] }", "write a whole number of 32 bits"),
         ("{ usageLimitPolicyPluginRef: fcfs-ordering-policy }", "`fcfs-ordering-policy` is no usage limit policy"),
         ("{ usageLimitPolicyPluginRef: priority-holdback-policy }", "minCeiling: is missing"),
-        ("{ defaultPriorityBand: { fairnessPolicyRef: round-robbin-fairness-policy } }", "did you mean `round-robin-fairness-policy`?"),
+        (
+            "{ defaultPriorityBand: { fairnessPolicyRef: round-robbin-fairness-policy } }",
+            "did you mean `round-robin-fairness-policy`?",
+        ),
         ("{ maxByte: 1 }", "flowControl.maxByte: unknown field: did you mean `maxBytes`?"),
     ] {
         let told = problems(&format!("flowControl: {section}\n")).join("\n");
