@@ -77,7 +77,7 @@ impl PodFacts {
     pub(super) fn of(mut pod: Pod) -> Self {
         let metadata = std::mem::take(&mut pod.metadata.labels).unwrap_or_default();
         let pending = pod.ip().is_empty();
-        let counts = !pod.has_ended() && !(pending && pod.is_terminating());
+        let counts = !(pod.has_ended() || pending && pod.is_terminating());
         let entry = counts.then(|| {
             let state = match (pod.is_terminating(), pod.is_ready()) {
                 (true, _) => EndpointState::Terminating,

@@ -169,7 +169,7 @@ async fn a_full_pool_serves_by_priority_and_no_more_than_it_has_room_for() {
     assert_eq!(holding.rig.in_flight(), [0]);
     // Five places: both of the high band, then the flows in turn.
     advance(Duration::from_millis(50)).await;
-    holding.rig.reads(0, 3, 0, 0.1);
+    holding.rig.reads(0, 0, 0, 0.1);
     holding.held(21).await;
     for _ in 0..100 {
         yield_now().await;
@@ -188,7 +188,7 @@ async fn a_full_pool_serves_by_priority_and_no_more_than_it_has_room_for() {
     advance(Duration::from_millis(50)).await;
     for _ in 0..8 {
         advance(Duration::from_millis(50)).await;
-        holding.rig.reads(0, 3, 0, 0.1);
+        holding.rig.reads(0, 0, 0, 0.1);
         for _ in 0..100 {
             yield_now().await;
         }
