@@ -31,8 +31,8 @@ api-load: ## Reads of the metrics API per core, beside a bare server (a minute)
 	target/release/api-load
 
 picker-load: ## Requests that the picker places per core, beside a bare server (ten minutes)
-	cargo build --release --locked -p weir -p weir-tests
-	target/release/picker-load table
+	cargo build --profile dist --locked -p weir -p weir-tests
+	target/dist/picker-load table
 
 cluster-bench: ## Freshness, resources and decisions in a real control plane (a quarter of an hour, as root)
 	tests/cluster/install
@@ -40,12 +40,12 @@ cluster-bench: ## Freshness, resources and decisions in a real control plane (a 
 	target/release/cluster-bench
 
 hey: ## 45,000 chat requests through Envoy, beside round robin (ten minutes)
-	cargo build --release --locked -p weir -p weir-tests
-	target/release/hey-bench
+	cargo build --profile dist --locked -p weir -p weir-tests
+	target/dist/hey-bench
 
 long: ## One picker under load for half an hour: its memory
-	cargo build --release --locked -p weir -p weir-tests
-	target/release/picker-load long --endpoints 100 --prompt 32
+	cargo build --profile dist --locked -p weir -p weir-tests
+	target/dist/picker-load long --endpoints 100 --prompt 32
 
 fuzz: ## Each fuzz target for three minutes (nightly Rust and cargo-fuzz)
 	fuzz/run

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::load::{EndpointStatus, PickerStatus};
@@ -17,6 +17,8 @@ pub(crate) struct Pool {
     pub(crate) metrics: MetricsSource,
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
     pub(crate) pickers: Option<Vec<Arc<Picker>>>,
+    pub(crate) pending: usize,
+    pub(crate) hold: bool,
     pub(crate) memory: Arc<PoolMemory>,
 }
 
@@ -28,6 +30,7 @@ pub(crate) struct PoolMemory {
     /// Whether a picker ever told how many requests it holds: from then on silence of a picker means unknown.
     pub(crate) held_shown: AtomicBool,
     pub(crate) version: AtomicU64,
+    pub(crate) written: Notify,
     pub(crate) held_rises: watch::Sender<u64>,
 }
 
@@ -37,12 +40,14 @@ impl PoolMemory {
             active_before: ArcSwap::from_pointee(now),
             held_shown: AtomicBool::new(false),
             version: AtomicU64::new(0),
+            written: Notify::new(),
             held_rises: watch::Sender::new(0),
         }
     }
 
     pub(crate) fn changed(&self) {
-        self.version.fetch_add(1, Ordering::Relaxed);
+        self.version.fetch_add(1, Ordering::Release);
+        self.written.notify_waiters();
     }
 }
 

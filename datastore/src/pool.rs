@@ -189,11 +189,15 @@ pub struct PoolSpec {
     pub endpoints: Vec<EndpointSpec>,
     /// The names of its picker replicas (addresses or pods); none where the pool has no picker.
     pub pickers: Option<Vec<Arc<str>>>,
+    /// Pods of it that have no address yet: they are no endpoints, but will be.
+    pub pending: usize,
+    /// Whether requests are to wait for its first endpoint whatever is known of one.
+    pub hold: bool,
 }
 
 impl PoolSpec {
     /// A pool without endpoints or picker.
     pub fn empty(id: PoolId) -> Self {
-        Self { id, metrics: MetricsSource::default(), endpoints: Vec::new(), pickers: None }
+        Self { id, metrics: MetricsSource::default(), endpoints: Vec::new(), pickers: None, pending: 0, hold: false }
     }
 }

@@ -76,16 +76,32 @@ impl Datastore {
 pub struct PoolChanges {
     memory: Arc<PoolMemory>,
     held_rises: watch::Receiver<u64>,
+    seen: u64,
 }
 
 impl PoolChanges {
     fn new(memory: &Arc<PoolMemory>) -> Self {
-        Self { memory: memory.clone(), held_rises: memory.held_rises.subscribe() }
+        let seen = memory.version.load(Ordering::Acquire);
+        Self { memory: memory.clone(), held_rises: memory.held_rises.subscribe(), seen }
     }
 
     /// Grows with everything that is written about the pool.
     pub fn version(&self) -> u64 {
-        self.memory.version.load(Ordering::Relaxed)
+        self.memory.version.load(Ordering::Acquire)
+    }
+
+    /// Waits until more is written about the pool than at the last call, or when this was made. Its endpoints are told by
+    /// [`Datastore::generation`].
+    pub async fn written(&mut self) {
+        loop {
+            // Made before the version is looked at, so that nothing written in between is lost.
+            let written = self.memory.written.notified();
+            let version = self.memory.version.load(Ordering::Acquire);
+            if std::mem::replace(&mut self.seen, version) != version {
+                return;
+            }
+            written.await;
+        }
     }
 
     /// Waits until a picker that held nothing holds a request: what wakes a pool, and must not wait for a tick. A rise between two
@@ -222,7 +238,8 @@ fn renewed(before: Option<&Pool>, mut spec: PoolSpec, now: Instant, change: &mut
         change.removed.push(key);
     }
     let pickers = renewed_pickers(before, &spec, &memory, change);
-    Pool { id: spec.id, metrics: spec.metrics, endpoints, pickers, memory }
+    let PoolSpec { id, metrics, pending, hold, .. } = spec;
+    Pool { id, metrics, endpoints, pickers, pending, hold, memory }
 }
 
 fn renewed_pickers(

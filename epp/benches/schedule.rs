@@ -11,6 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use weir_datastore::engine::{PageClock, PageMemory, PageReader};
 use weir_datastore::page::Format;
 use weir_datastore::{EndpointSpec, PoolId, PoolSpec, Selector, TopologyWriter, datastore};
@@ -19,6 +20,10 @@ use weir_epp::metrics::EppMetrics;
 use weir_epp::scheduling::SchedulingConfig;
 use weir_epp::scheduling::prefix::{PrefixIndex, PrefixSettings, hash_prefix};
 use weir_epp::{Api, Director, InferenceRequest, Subset};
+
+/// Nothing but the gate beside the defaults.
+const FLOW_CONTROL: &str =
+    "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nfeatureGates: [flowControl]\n";
 
 fn request(prefix: Bytes) -> InferenceRequest {
     InferenceRequest {
@@ -83,6 +88,14 @@ fn schedule(criterion: &mut Criterion) {
         group.bench_with_input(BenchmarkId::new("place and end, no prefix", endpoints), &endpoints, |bencher, _| {
             bencher.iter(|| runtime.block_on(director.direct(bare.clone())).expect("a pick"));
         });
+        director.reconfigure(SchedulingConfig::parse(FLOW_CONTROL).expect("a configuration"));
+        let dispatcher = director.clone();
+        runtime.spawn(async move { dispatcher.dispatch(CancellationToken::new()).await });
+        runtime.block_on(tokio::task::yield_now());
+        group.bench_with_input(BenchmarkId::new("place and end, no prefix, flow control", endpoints), &endpoints, |bencher, _| {
+            bencher.iter(|| runtime.block_on(director.direct(bare.clone())).expect("a pick"));
+        });
+        director.reconfigure(SchedulingConfig::default());
         let same = request(vec![b'x'; 16 * 1024].into());
         group.bench_with_input(BenchmarkId::new("place and end, 16 KiB seen before", endpoints), &endpoints, |bencher, _| {
             bencher.iter(|| runtime.block_on(director.direct(same.clone())).expect("a pick"));

@@ -33,7 +33,7 @@ pub enum Api {
 }
 
 /// Which endpoints a gateway allows for a request.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Subset {
     /// Every one of the pool.
     #[default]

@@ -1,6 +1,7 @@
-//! The endpoint picker: ext_proc frontend, request reading, scheduling.
+//! The endpoint picker: ext_proc frontend, request reading, scheduling, flow control.
 pub mod director;
 pub mod exchange;
+pub mod flow;
 pub mod frontend;
 mod inference;
 pub mod metrics;

@@ -1,7 +1,7 @@
 //! What users see: `hey` through a real Envoy to simulated servers that can be filled, once with weir's picker, once round robin.
 //!
 //! ```sh
-//! cargo build --release -p weir -p weir-tests && target/release/hey-bench
+//! make hey
 //! ```
 //!
 //! 250 workers send 45,000 streamed chat requests: most are short, some long, some are of an objective that may be shed. The same

@@ -9,7 +9,7 @@
 //! - [`bare`], [`servers`], [`tls`]: what is measured, and how it is reached;
 //! - [`measure`]: one row of the table.
 //!
-//! `target/release/picker-load --help`
+//! `target/dist/picker-load --help`
 
 mod bare;
 #[path = "../scale/limits.rs"]
@@ -57,7 +57,7 @@ Measures `weir epp` on one core beside a bare tonic server.
 
 Both:
 
-  --weir target/release/weir     the binary; by default the one beside this program
+  --weir target/dist/weir        the binary; by default the one beside this program
   --server both                  weir or bare: one of them alone
   --rounds 2                     turns of each server
   --warm-up 2 --window 4         seconds

@@ -1,4 +1,4 @@
-//! What a pool's annotations say of how its pods' pages are read.
+//! What a pool's annotations say of how its pods' pages are read, and whether requests wait for it.
 //!
 //! One that cannot be used leaves the default in force, and is a problem of the pool.
 
@@ -21,6 +21,7 @@ const ENGINE: &str = "engine";
 const PATH: &str = "metrics-path";
 const SCHEME: &str = "metrics-scheme";
 const PORT: &str = "metrics-port";
+const HOLD: &str = "hold";
 
 /// How the pages of a pool with `ports` target ports are read: by `annotations` under `prefix`, else by `default`.
 pub(super) fn page_of(
@@ -40,8 +41,9 @@ pub(super) fn page_of(
             PATH => path(value).map(|path| page.path = path),
             SCHEME => scheme(value).map(|scheme| page.scheme = scheme),
             PORT => port(value).map(|port| page.port = Some(port)),
+            HOLD => Ok(()),
             // The prefix has others too; only what can be nothing but a slip is one.
-            other => match [ENGINE, PATH, SCHEME, PORT].into_iter().find(|known| is_slip(other, known)) {
+            other => match [ENGINE, PATH, SCHEME, PORT, HOLD].into_iter().find(|known| is_slip(other, known)) {
                 Some(meant) => Err(format!("is not known: write {prefix}{meant}")),
                 None => Ok(()),
             },
@@ -67,6 +69,19 @@ pub(super) fn page_of(
     }
     page.access.port = page.port;
     (page, problems)
+}
+
+/// Whether requests are to wait while the pool has no endpoint, whatever is known of one.
+pub(super) fn hold_of(annotations: &BTreeMap<String, String>, prefix: &str) -> (bool, Option<FieldProblem>) {
+    let name = format!("{prefix}{HOLD}");
+    match annotations.get(&name).map(String::as_str) {
+        None | Some("false") => (false, None),
+        Some("true") => (true, None),
+        Some(other) => {
+            let message = format!("`{}` is neither true nor false: false is used", bounded(other));
+            (false, Some(FieldProblem::new(format!("metadata.annotations[{name}]"), message)))
+        }
+    }
 }
 
 fn engine(text: &str) -> Result<Option<Engine>, String> {
@@ -119,6 +134,16 @@ mod tests {
         let annotations = pairs.iter().map(|(key, value)| (format!("x/{key}"), (*value).to_owned())).collect();
         let (page, problems) = page_of(&annotations, "x/", ports, default);
         (page, problems.iter().map(FieldProblem::to_string).collect())
+    }
+
+    #[test]
+    fn a_pool_may_ask_for_its_requests_to_wait() {
+        let of = |value: &str| hold_of(&BTreeMap::from([("weir.internal/hold".to_owned(), value.to_owned())]), "weir.internal/");
+        assert_eq!((of("true"), of("false")), ((true, None), (false, None)));
+        let (hold, problem) = of("yes");
+        let problem = problem.unwrap();
+        assert!(!hold && problem.field == "metadata.annotations[weir.internal/hold]", "{problem}");
+        assert_eq!(hold_of(&BTreeMap::new(), "weir.internal/"), (false, None));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use weir_datastore::{EndpointAddress, EndpointSpec, EndpointState, MetricsSource
 use weir_k8s::InferencePool;
 
 use super::KubeDiscoveryConfig;
-use super::annotations::page_of;
+use super::annotations::{hold_of, page_of};
 use super::pickers::{names, pickers_of};
 use super::pods::{Pods, Selected};
 use super::problems::Problem;
@@ -33,7 +33,9 @@ impl Cluster<'_> {
         let object = || format!("InferencePool {id} ({})", pool.version);
         problems.extend(wrong.into_iter().map(|wrong| Problem { object: object(), field: wrong.field, message: wrong.message }));
         let metrics = MetricsSource { scheme: page.scheme, path: page.path, engine: page.engine, families: page.families };
-        let endpoints = self.endpoints(pool, problems);
+        let (endpoints, pending) = self.endpoints(pool, problems);
+        let (hold, wrong) = hold_of(&pool.annotations, &config.annotation_prefix);
+        problems.extend(wrong.into_iter().map(|wrong| Problem { object: object(), field: wrong.field, message: wrong.message }));
         let (mut pickers, mut picker_names) = (Vec::new(), None);
         if let Some(reference) = pool.picker.as_ref().filter(|_| config.pickers.read) {
             let found = pickers_of(pool, reference, self.pods, self.services, self.services_known, &config.pickers);
@@ -42,16 +44,22 @@ impl Cluster<'_> {
             // A picker that cannot be found holds what it holds: the pool has one all the same.
             picker_names = Some(names(&pickers));
         }
-        let spec = PoolSpec { metrics, endpoints, pickers: picker_names, ..PoolSpec::empty(id.clone()) };
+        let spec = PoolSpec { metrics, endpoints, pickers: picker_names, pending, hold, ..PoolSpec::empty(id.clone()) };
         WantedPool { spec, access: page.access, pickers }
     }
 
-    fn endpoints(&self, pool: &InferencePool, problems: &mut BTreeSet<Problem>) -> Vec<EndpointSpec> {
+    /// The pool's endpoints, and how many of its pods have no address yet.
+    fn endpoints(&self, pool: &InferencePool, problems: &mut BTreeSet<Problem>) -> (Vec<EndpointSpec>, usize) {
         let mut selected: Vec<_> = self.pods.select(&pool.namespace, &pool.selector).collect();
         selected.sort_unstable_by_key(|pod| pod.name);
         let mut endpoints: Vec<EndpointSpec> = Vec::with_capacity(selected.len() * pool.target_ports.len());
         let mut places: HashMap<EndpointAddress, usize> = HashMap::with_capacity(endpoints.capacity());
+        let mut pending = 0;
         for pod in selected {
+            if pod.entry.pending {
+                pending += 1;
+                continue;
+            }
             check_engine(pool, &pod, problems);
             for endpoint in ranks(pool, &pod, problems) {
                 match places.entry(endpoint.address.clone()) {
@@ -73,7 +81,7 @@ impl Cluster<'_> {
                 }
             }
         }
-        endpoints
+        (endpoints, pending)
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) struct PodFacts {
     name: String,
     labels: Labels,
     ports: Vec<ContainerPort>,
-    /// None: nothing of it can be an endpoint (no address yet, or its containers have ended).
+    /// None: nothing of it can be an endpoint (its containers have ended, or it goes away before it had an address).
     entry: Option<PodEntry>,
 }
 
@@ -42,6 +42,8 @@ pub(super) struct PodEntry {
     pub(super) uid: Arc<str>,
     /// None: what stands there is no address.
     pub(super) ip: Option<IpAddr>,
+    /// Whether it has no address yet.
+    pub(super) pending: bool,
     pub(super) state: EndpointState,
     /// The ports that have names.
     pub(super) ports: Arc<[ContainerPort]>,
@@ -74,8 +76,9 @@ impl ActivePorts {
 impl PodFacts {
     pub(super) fn of(mut pod: Pod) -> Self {
         let metadata = std::mem::take(&mut pod.metadata.labels).unwrap_or_default();
-        let named = !pod.ip().is_empty() && !pod.has_ended();
-        let entry = named.then(|| {
+        let pending = pod.ip().is_empty();
+        let counts = !(pod.has_ended() || pending && pod.is_terminating());
+        let entry = counts.then(|| {
             let state = match (pod.is_terminating(), pod.is_ready()) {
                 (true, _) => EndpointState::Terminating,
                 (false, true) => EndpointState::Ready,
@@ -85,6 +88,7 @@ impl PodFacts {
             PodEntry {
                 uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
                 ip: pod.ip().parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast()),
+                pending,
                 state,
                 ports: Arc::default(),
                 active_ports: annotation.map(|text| Box::new(ActivePorts::read(text))),

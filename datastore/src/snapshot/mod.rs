@@ -95,6 +95,10 @@ pub struct PoolSnapshot {
     pub held: Measurement,
     /// The pool's pickers, by name.
     pub pickers: Vec<PickerView>,
+    /// Pods that have no address yet.
+    pub pending: usize,
+    /// Whether requests are to wait for the first endpoint whatever is known of one.
+    pub hold: bool,
     /// Whether `held` is part of the totals: some picker of the pool has told it.
     held_counts: bool,
     running: Spread,
@@ -114,6 +118,8 @@ impl PoolSnapshot {
             coverage: Coverage::default(),
             held,
             pickers: pool.pickers.iter().flatten().map(|picker| PickerView::of(picker)).collect(),
+            pending: pool.pending,
+            hold: pool.hold,
             held_counts,
             running: Spread::new(now),
             waiting: Spread::new(now),

@@ -222,6 +222,12 @@ async fn changes_are_counted_and_the_first_held_request_is_told_at_once() {
     let waited = tokio::time::timeout(SECOND, changes.held_rose()).await;
     assert!(waited.is_err(), "more held than before is no rise from zero");
     assert!(bench.store.changes(&PoolId::new("default", "q")).is_none());
+    // All of it was written since the first call: told once, then awaited.
+    changes.written().await;
+    let waited = tokio::time::timeout(SECOND, changes.written()).await;
+    assert!(waited.is_err(), "nothing more was written");
+    let (told, ()) = tokio::join!(tokio::time::timeout(SECOND, changes.written()), async { bench.fails(0, SECOND) });
+    told.expect("written while it was waited for");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! its model and priority, whether it is shed, then the profile. What is chosen is told at once: to the endpoint's in-flight count,
 //! to the prefix index, and to whoever reads pages. A ticket undoes what lasts, whenever and however the request ends.
 
+mod hold;
 mod place;
 mod refusals;
 mod roster;
@@ -27,7 +28,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 use weir_datastore::{Datastore, EndpointAddress, PickerLoad, PickerWriter, PoolId, PoolSnapshot, Selector};
 
+use self::hold::Held;
 use self::roster::Roster;
+use crate::flow::{Expectation, Gate};
 use crate::inference::{Director, InferenceRequest, Pick, Refusal, Subset};
 use crate::metrics::EppMetrics;
 use crate::resources::Resources;
@@ -96,6 +99,9 @@ struct Shared {
     arrivals: AtomicU64,
     /// Requests that were sent to endpoints, also such that are no longer of the pool, and have not ended.
     in_flight: AtomicU64,
+    /// Who waits for room, or for an endpoint.
+    gate: Arc<Gate<Held>>,
+    expectation: watch::Sender<Expectation>,
     /// Whether any response was ever told of: where the gateway tells of none, their lack is no evidence.
     answers_seen: AtomicBool,
 }
@@ -108,7 +114,7 @@ impl std::fmt::Debug for PoolDirector {
 
 impl Director for PoolDirector {
     fn direct<'a>(&'a self, request: InferenceRequest) -> Pin<Box<dyn Future<Output = Result<Pick, Refusal>> + Send + 'a>> {
-        Box::pin(async move { self.0.place(&request, Instant::now()) })
+        Box::pin(self.0.direct(request))
     }
 
     fn headers(&self) -> Arc<[Arc<str>]> {
@@ -138,6 +144,7 @@ impl PoolDirector {
     ) -> Self {
         metrics.configure_models(resources.borrow().model_names());
         let DirectorSettings { pool, scheduling, honour_subset, snapshot_lasts } = settings;
+        let gate = Arc::new(Gate::new(scheduling.flow.clone(), metrics.flow.clone(), now));
         Self(Arc::new(Shared {
             pool,
             honour_subset,
@@ -156,6 +163,8 @@ impl PoolDirector {
             origin: now,
             arrivals: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
+            gate,
+            expectation: watch::Sender::default(),
             answers_seen: AtomicBool::new(false),
         }))
     }
@@ -165,10 +174,16 @@ impl PoolDirector {
     pub fn reconfigure(&self, config: SchedulingConfig) {
         self.0.metrics.configure_plugins(&config);
         self.0.scheduling.store(Arc::new(config));
+        self.0.gate.stir();
+    }
+
+    /// What is known to bring the pool its first endpoint: whoever learns of it says so here.
+    pub fn expectation(&self) -> &watch::Sender<Expectation> {
+        &self.0.expectation
     }
 
     /// Writes what the picker says of itself through the last of `writers` for its pool, at most ten times a second and at least
-    /// once, until dropped; does what no request does: gauges, forgetting.
+    /// once, until dropped, and at once when the first request waits; does what no request does: gauges, forgetting.
     pub async fn publish(&self, mut writers: mpsc::UnboundedReceiver<PickerWriter>) {
         let mut ticks = interval(PUBLISH_AT_MOST);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -176,7 +191,10 @@ impl PoolDirector {
         let mut writer: Option<PickerWriter> = None;
         let mut written: Option<PickerLoad> = None;
         loop {
-            ticks.tick().await;
+            let rose = tokio::select! {
+                _ = ticks.tick() => false,
+                () = self.0.gate.rose() => true,
+            };
             while let Ok(given) = writers.try_recv() {
                 if given.key().pool == self.0.pool {
                     (writer, written) = (Some(given), None);
@@ -196,6 +214,8 @@ impl PoolDirector {
                     writer.succeeded(load, PUBLISH_AT_LEAST);
                 }
                 written = Some(load);
+            }
+            if due && !rose {
                 self.0.refresh(now);
             }
         }
@@ -249,11 +269,11 @@ impl Shared {
         }))
     }
 
-    /// What the picker says of itself. Nothing is held: a request is placed or refused at once.
+    /// What the picker says of itself.
     fn load(&self, now: Instant) -> PickerLoad {
         let in_flight = self.in_flight.load(Ordering::Relaxed);
         let arrivals = self.arrivals.load(Ordering::Relaxed);
-        PickerLoad { read_at: now, held: Some(0), in_flight: Some(in_flight), arrivals }
+        PickerLoad { read_at: now, held: Some(self.gate.waiting() as u64), in_flight: Some(in_flight), arrivals }
     }
 
     /// A request showed something of an endpoint.
@@ -292,6 +312,7 @@ impl Shared {
         let ejected = roster.members.iter().filter(|member| member.state.health.is_ejected()).count();
         self.metrics.endpoints(ejected, roster.members.iter().filter(|member| member.address.is_none()).count());
         self.metrics.prefix_remembered(self.prefixes.len());
+        self.metrics.flow.forget_idle(now);
         let saturation = Scratch::with(|scratch| {
             self.candidates(&Subset::All, snapshot, roster, &HashMap::new(), &mut scratch.candidates);
             scheduling.detector.saturation(&scratch.candidates)

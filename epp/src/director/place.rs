@@ -38,9 +38,42 @@ struct Prefix {
     matches: HashMap<Holder, usize>,
 }
 
+/// What is known of a request once it came, and stays so while it waits.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) resolution: Resolution,
+    pub(super) model: Arc<ModelMetrics>,
+    rng: StdRng,
+    pub(super) turn: u64,
+}
+
+/// What is asked before a request is placed.
+pub(super) enum Admission<'a> {
+    /// Below priority 0: that the pool is not full.
+    Shed,
+    /// That the candidates are no fuller than this makes of how full they are.
+    Ceiling(&'a dyn Fn(f64) -> f64),
+}
+
+/// Why a request is not placed now.
+pub(super) enum Hindrance {
+    /// It never will be.
+    Refused(Refusal),
+    /// The candidates are too full for it.
+    Full,
+    /// There are no candidates; whether any are to be expected.
+    Empty(bool),
+}
+
+impl From<Refusal> for Hindrance {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 impl Shared {
-    /// Places `request` at once, or refuses it.
-    pub(super) fn place(self: &Arc<Self>, request: &InferenceRequest, now: Instant) -> Result<Pick, Refusal> {
+    /// A request came.
+    pub(super) fn arrive(&self, request: &InferenceRequest) -> Arrival {
         let turn = self.arrivals.fetch_add(1, Ordering::Relaxed) + 1;
         let mut rng = self.lots();
         let resources = self.resources.borrow().clone();
@@ -48,26 +81,19 @@ impl Shared {
         let named = request.model.as_deref().unwrap_or_default();
         let target = resolution.target.as_deref().unwrap_or(named);
         let model = self.metrics.model(named, target);
-        let placed = self.place_resolved(request, &resolution, &model, &mut rng, (now, turn));
-        match &placed {
-            Ok(_) => {
-                if let Some(rewrite) = &resolution.rewritten_by {
-                    self.metrics.rewritten(rewrite, &model);
-                }
-            }
-            Err(refusal) => model.refused(refusal.code),
-        }
-        placed
+        Arrival { resolution, model, rng, turn }
     }
 
-    fn place_resolved(
+    /// Places `request` now, or says why not.
+    pub(super) fn place(
         self: &Arc<Self>,
         request: &InferenceRequest,
-        resolution: &Resolution,
-        model: &Arc<ModelMetrics>,
-        rng: &mut StdRng,
-        (now, turn): (Instant, u64),
-    ) -> Result<Pick, Refusal> {
+        arrival: &mut Arrival,
+        admission: &Admission<'_>,
+        now: Instant,
+    ) -> Result<Pick, Hindrance> {
+        let Arrival { resolution, model, rng, turn } = arrival;
+        let turn = *turn;
         let scheduling = self.scheduling();
         let view = self.look(&scheduling, now).ok_or_else(no_candidates)?;
         let View { snapshot, roster, .. } = &*view;
@@ -88,7 +114,7 @@ impl Shared {
             notes: &notes,
         };
         let seen = Seen { scheduling: &scheduling, snapshot, roster, prefix: &prefix };
-        let (placement, took) = self.choose(&request, seen, subset, model, rng)?;
+        let (placement, took) = self.choose(&request, seen, subset, admission, model, rng)?;
         let ticket = self.placed(&request, &placement, seen, model, took).ok_or_else(no_candidates)?;
         let mut response_headers = Vec::new();
         for Named { name, plugin } in &scheduling.learners {
@@ -111,18 +137,28 @@ impl Shared {
         request: &SchedulingRequest<'_>,
         seen: Seen<'a>,
         subset: &Subset,
+        admission: &Admission<'_>,
         model: &ModelMetrics,
         rng: &mut StdRng,
-    ) -> Result<(Placement<'a>, Duration), Refusal> {
+    ) -> Result<(Placement<'a>, Duration), Hindrance> {
         let Seen { scheduling, snapshot, roster, prefix } = seen;
         Scratch::with(|scratch| {
             let candidates = &mut scratch.candidates;
             self.candidates(subset, snapshot, roster, &prefix.matches, candidates);
-            if request.priority < 0 && scheduling.detector.saturation(candidates).sheds() {
-                return Err(shed());
-            }
             if candidates.is_empty() {
-                return Err(no_candidates());
+                return Err(Hindrance::Empty(self.is_expected(subset, snapshot, &scheduling.flow)));
+            }
+            match admission {
+                Admission::Shed if request.priority < 0 && scheduling.detector.saturation(candidates).sheds() => {
+                    return Err(shed().into());
+                }
+                Admission::Ceiling(ceiling) => {
+                    let saturation = scheduling.detector.expected_saturation(candidates).of_lane();
+                    if saturation >= ceiling(saturation) {
+                        return Err(Hindrance::Full);
+                    }
+                }
+                Admission::Shed => {}
             }
             let kept_out = keep_healthy(candidates, snapshot, roster, request.now);
             for Named { name, plugin } in &scheduling.admitters {
@@ -143,7 +179,7 @@ impl Shared {
                 Ok(placement) => Ok((placement, took)),
                 Err(why) => {
                     self.metrics.scheduling_failed(model, took);
-                    Err(unplaced(&why))
+                    Err(unplaced(&why).into())
                 }
             }
         })

@@ -1,6 +1,7 @@
 //! The director on a real datastore, told pages through the writers that the collector has.
 
 mod anything;
+mod holding;
 mod plugins;
 
 use std::collections::BTreeMap;
@@ -11,9 +12,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::advance;
 use weir_datastore::engine::{PageClock, PageMemory, PageReader};
 use weir_datastore::page::Format;
-use weir_datastore::{
-    EndpointSpec, EndpointState, EndpointWriter, FailureKind, MetricsSource, PoolSpec, Saturation, TopologyWriter, datastore,
-};
+use weir_datastore::{EndpointSpec, EndpointState, EndpointWriter, FailureKind, PoolSpec, Saturation, TopologyWriter, datastore};
 
 use super::*;
 use crate::inference::{Code, Failure, Usage};
@@ -49,7 +48,7 @@ fn spec(states: &[EndpointState]) -> PoolSpec {
         ..EndpointSpec::standalone(address(index).into())
     };
     let endpoints = states.iter().enumerate().map(endpoint).collect();
-    PoolSpec { id: pool(), metrics: MetricsSource::default(), endpoints, pickers: Some(vec!["self".into()]) }
+    PoolSpec { endpoints, pickers: Some(vec!["self".into()]), ..PoolSpec::empty(pool()) }
 }
 
 impl Rig {

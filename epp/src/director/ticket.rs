@@ -221,5 +221,6 @@ impl Drop for Placed {
         self.tried();
         self.stages.charge.end(now);
         self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.shared.gate.stir();
     }
 }

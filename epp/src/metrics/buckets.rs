@@ -35,3 +35,7 @@ pub(super) fn request_bytes() -> impl Iterator<Item = f64> {
 pub(super) fn prefix_bytes() -> impl Iterator<Item = f64> {
     std::iter::once(0.0).chain((4..=16).map(|power| f64::from(1_u32 << power)))
 }
+
+/// Time in the picker's queue.
+pub(super) const WAIT: [f64; 16] =
+    [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];

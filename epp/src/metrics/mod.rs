@@ -1,10 +1,11 @@
 //! What the picker says of itself, under upstream's names (Gateway API Inference Extension v1.5.0), types, labels and bounds.
 //!
 //! The families of a pool (`inference_pool_*`) are the exporter's: one table makes them wherever they are shown. Of upstream's
-//! others, those that only its latency predictor fills and those of its request queues are not here.
+//! others, those that only its latency predictor fills are not here.
 
 mod attempts;
 mod buckets;
+mod flow;
 mod models;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use prometheus_client::registry::Registry;
 
 use attempts::AttemptLabels;
 pub use attempts::EndpointAttempts;
+pub(crate) use flow::{FlowMetrics, FlowSeries};
 pub use models::ModelMetrics;
 use models::Models;
 
@@ -100,6 +102,7 @@ pub struct EppMetrics {
     pub(crate) explorations: Counter,
     unroutable: Gauge,
     pub(crate) unknown_served: Counter,
+    pub(crate) flow: FlowMetrics,
 }
 
 impl EppMetrics {
@@ -126,6 +129,7 @@ impl EppMetrics {
             explorations: Counter::default(),
             unroutable: Gauge::default(),
             unknown_served: Counter::default(),
+            flow: FlowMetrics::register(registry, pool),
         };
         metrics.configure_plugins(config);
         metrics.register_upstream(registry, commit, build_ref);

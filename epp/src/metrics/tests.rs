@@ -1,7 +1,9 @@
 use prometheus_client::encoding::text::encode;
+use tokio::time::Instant;
 
 use super::models::MOST_PAIRS;
 use super::*;
+use crate::flow::Outcome;
 use crate::inference::Usage;
 
 fn registered() -> (Registry, EppMetrics) {
@@ -134,4 +136,50 @@ fn requests_without_a_model_run_uncounted() {
     let page = page(&registry);
     assert!(page.contains("request_total{model_name=\"\",target_model_name=\"\",priority=\"0\"} 1"));
     assert!(!page.contains("running_requests{"));
+}
+
+#[test]
+fn flows_are_bounded_and_go_when_nothing_of_them_waits_for_long() {
+    let (registry, metrics) = registered();
+    let (model, start) = (metrics.model("m", "t"), Instant::now());
+    let series: Vec<_> = (0..1200).map(|index| metrics.flow.series(&format!("flow-{index}"), 3, &model, start)).collect();
+    let long = metrics.flow.series(&"x".repeat(257), 3, &model, start);
+    series.iter().chain([&long]).for_each(|series| series.entered(10));
+    let text = page(&registry);
+    let labels = |flow: &str| {
+        format!("{{fairness_id=\"{flow}\",priority=\"3\",inference_pool=\"llama\",model_name=\"m\",target_model_name=\"t\"}}")
+    };
+    for line in [
+        format!("inference_extension_flow_control_queue_size{} 1", labels("flow-7")),
+        format!("inference_extension_flow_control_queue_bytes{} 10", labels("flow-7")),
+        format!("inference_extension_flow_control_queue_size{} 201", labels("other")),
+        "weir_epp_folded_fairness_ids_total 201".to_owned(),
+    ] {
+        assert!(text.lines().any(|on_page| on_page == line), "no `{line}`");
+    }
+    assert_eq!(text.matches("inference_extension_flow_control_queue_size{").count(), 1001);
+
+    let waited = Duration::from_millis(30);
+    series[7].left(10);
+    metrics.flow.ended(&series[7], Outcome::Dispatched, waited);
+    metrics.flow.ended(&series[7], Outcome::EvictedTtl, waited);
+    metrics.flow.enqueued(&series[7], None, Duration::from_micros(150));
+    metrics.flow.looked(Duration::from_micros(150));
+    let text = page(&registry);
+    for line in [
+        r#"inference_extension_flow_control_request_queue_duration_seconds_bucket{le="0.05",fairness_id="flow-7",priority="3",outcome="Dispatched",inference_pool="llama",model_name="m",target_model_name="t"} 1"#,
+        r#"inference_extension_flow_control_request_queue_duration_seconds_bucket{le="0.025",fairness_id="flow-7",priority="3",outcome="EvictedTTL",inference_pool="llama",model_name="m",target_model_name="t"} 0"#,
+        r#"inference_extension_flow_control_request_enqueue_duration_seconds_bucket{le="0.0002",fairness_id="flow-7",priority="3",outcome="NotYetFinalized"} 1"#,
+        r#"inference_extension_flow_control_dispatch_cycle_duration_seconds_bucket{le="0.0002"} 1"#,
+        r#"llm_d_epp_flow_control_requests_total{outcome="EvictedTTL",priority="3",inference_pool="llama"} 1"#,
+    ] {
+        assert!(text.lines().any(|on_page| on_page == line), "no `{line}` in\n{text}");
+    }
+    drop(series);
+    metrics.flow.forget_idle(start + Duration::from_secs(299));
+    assert!(page(&registry).contains("flow-7"));
+    metrics.flow.forget_idle(start + Duration::from_secs(300));
+    let text = page(&registry);
+    assert!(!text.contains("flow-7"), "nothing of it is left");
+    assert!(text.contains("fairness_id=\"other\""), "there some wait");
 }

@@ -27,6 +27,15 @@ impl CandidateSaturation {
             Self::Unknown => false,
         }
     }
+
+    /// As [`crate::flow::Queue::next`] is told it.
+    pub fn of_lane(self) -> f64 {
+        match self {
+            Self::Known(saturation) => saturation,
+            Self::NoEndpoints => f64::INFINITY,
+            Self::Unknown => f64::NEG_INFINITY,
+        }
+    }
 }
 
 /// What full means.
@@ -87,15 +96,23 @@ impl Default for SaturationDetector {
 impl SaturationDetector {
     /// How full `candidates` are. Utilization is taken as the pages show it, without what is unseen.
     pub fn saturation(&self, candidates: &[Candidate<'_>]) -> CandidateSaturation {
+        self.over(candidates, |candidate| self.fullness(candidate))
+    }
+
+    /// How full `candidates` are with what was sent there since their pages: what the next request is held back by. Else all that
+    /// waits would be sent on between two pages.
+    pub fn expected_saturation(&self, candidates: &[Candidate<'_>]) -> CandidateSaturation {
+        self.over(candidates, |candidate| self.expected_fullness(candidate))
+    }
+
+    fn over<'a>(&self, candidates: &[Candidate<'a>], fullness: impl Fn(&Candidate<'a>) -> Option<f64>) -> CandidateSaturation {
         if candidates.is_empty() {
             return CandidateSaturation::NoEndpoints;
         }
         match self {
             Self::Utilization { .. } => {
-                let (sum, count) = candidates
-                    .iter()
-                    .filter_map(|candidate| self.fullness(candidate))
-                    .fold((0.0, 0.0), |(sum, count), fullness| (sum + fullness, count + 1.0));
+                let (sum, count) =
+                    candidates.iter().filter_map(fullness).fold((0.0, 0.0), |(sum, count), fullness| (sum + fullness, count + 1.0));
                 if count > 0.0 { CandidateSaturation::Known(sum / count) } else { CandidateSaturation::Unknown }
             }
             Self::Concurrency { mode, most_requests, most_tokens, .. } => {
@@ -104,9 +121,7 @@ impl SaturationDetector {
                 CandidateSaturation::Known(match mode {
                     ConcurrencyMode::Requests => ratio(sum(|one| one.in_flight), most_requests.saturating_mul(count)),
                     ConcurrencyMode::Tokens => ratio(sum(|one| one.tokens_in_flight), most_tokens.saturating_mul(count)),
-                    ConcurrencyMode::Hybrid => {
-                        candidates.iter().filter_map(|one| self.fullness(one)).sum::<f64>() / candidates.len() as f64
-                    }
+                    ConcurrencyMode::Hybrid => candidates.iter().filter_map(fullness).sum::<f64>() / candidates.len() as f64,
                 })
             }
         }
@@ -132,6 +147,23 @@ impl SaturationDetector {
                 })
             }
         }
+    }
+
+    /// How full one is with what was sent there since its page. That takes places to run in as long as there are free ones; of a
+    /// server that does not tell how many it has, and in which none waits, as many as it already fills. The rest waits.
+    fn expected_fullness(&self, candidate: &Candidate<'_>) -> Option<f64> {
+        let shown = self.fullness(candidate);
+        let (Self::Utilization { thresholds, .. }, Some(load)) = (self, candidate.load) else { return shown };
+        let Some(waiting) = load.page.waiting else { return shown };
+        let running = load.page.running.map_or(0.0, |running| running.value);
+        let places = load.page.units.iter().filter_map(|unit| unit.max_running).reduce(|sum, most| sum + most);
+        let free = match places {
+            Some(places) => (places - running).max(0.0),
+            None if waiting.value > 0.0 => 0.0,
+            None => running,
+        };
+        let queued = (waiting.value + (load.unseen as f64 - free).max(0.0)) / thresholds.queue;
+        shown.map(|shown| shown.max(queued))
     }
 
     /// Whether `candidate` is full beyond the headroom. An endpoint nobody can say of counts as full, as upstream's filter has it.
@@ -183,6 +215,8 @@ fn headroom(parameters: &mut Parameters<'_, '_>) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use weir_datastore::UnitLoad;
+
     use super::*;
     use crate::scheduling::testing::Loads;
 
@@ -200,6 +234,28 @@ mod tests {
         assert_eq!(detector.saturation(&loads.candidates()), CandidateSaturation::Unknown);
         assert!(!CandidateSaturation::Unknown.sheds() && CandidateSaturation::Known(1.0).sheds());
         assert!(detector.saturation(&[]).sheds());
+    }
+
+    #[test]
+    fn what_was_sent_since_the_page_fills_places_first() {
+        let detector = SaturationDetector::default();
+        let of = |running: f64, waiting: f64, places: Option<f64>, unseen: i64| {
+            let mut loads = Loads::waiting(&[waiting]);
+            loads.pages[0].running = Loads::combined(running);
+            loads.pages[0].units = vec![UnitLoad { max_running: places, ..UnitLoad::default() }];
+            loads.unseen = vec![unseen];
+            let CandidateSaturation::Known(saturation) = detector.expected_saturation(&loads.candidates()) else { unreachable!() };
+            assert_eq!(detector.saturation(&loads.candidates()), CandidateSaturation::Known(waiting / 5.0));
+            saturation
+        };
+        // Of 8 places 6 are taken: 2 more run, 4 wait.
+        assert_eq!(of(6.0, 0.0, Some(8.0), 6), 0.8);
+        assert_eq!(of(9.0, 1.0, Some(8.0), 2), 0.6);
+        // Nobody says how many places there are: 3 more are trusted to run, unless some wait.
+        assert_eq!(of(3.0, 0.0, None, 7), 0.8);
+        assert_eq!(of(3.0, 1.0, None, 4), 1.0);
+        // What ended since makes no room that the page does not show.
+        assert_eq!(of(3.0, 2.0, None, -2), 0.4);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! From the EndpointPickerConfig and the environment to how requests are scheduled.
 
 use std::io::Read as _;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use weir_epp::flow::{FlowSettings, HoldEmpty};
 use weir_epp::scheduling::{SaturationDetector, SchedulingConfig};
 
 use super::options::{ConfigSource, SaturationVariables};
@@ -17,6 +19,8 @@ const DECISION_TREE: &str = "decision-tree-filter";
 pub(super) struct Configuration {
     pub(super) source: ConfigSource,
     pub(super) saturation: SaturationVariables,
+    /// Whether requests wait for an empty pool, where the command line says so.
+    pub(super) hold_empty: Option<HoldEmpty>,
     /// The command line is one of v0.2 to v0.5.
     pub(super) old: bool,
 }
@@ -59,6 +63,14 @@ impl Configuration {
     /// # Errors
     /// All that is wrong with it.
     pub(super) fn read(&self, text: Option<&str>, notes: &mut Vec<String>) -> anyhow::Result<SchedulingConfig> {
+        let mut config = self.read_text(text, notes)?;
+        if let Some(hold_empty) = self.hold_empty {
+            config.flow = Arc::new(FlowSettings { hold_empty, ..FlowSettings::clone(&config.flow) });
+        }
+        Ok(config)
+    }
+
+    fn read_text(&self, text: Option<&str>, notes: &mut Vec<String>) -> anyhow::Result<SchedulingConfig> {
         let Some(text) = text else { return Ok(with(SchedulingConfig::default(), self.saturation)) };
         match SchedulingConfig::parse(text) {
             Ok(config) if text.contains("saturationDetector") => Ok(config),
@@ -93,7 +105,7 @@ mod tests {
     fn the_environment_sets_thresholds_where_the_configuration_has_none() {
         let variables = SaturationVariables { queue: Some(7.0), ..SaturationVariables::default() };
         let read = |source: &ConfigSource| {
-            let configuration = Configuration { source: source.clone(), saturation: variables, old: false };
+            let configuration = Configuration { source: source.clone(), saturation: variables, hold_empty: None, old: false };
             configuration.read(configuration.text().unwrap().as_deref(), &mut Vec::new()).unwrap()
         };
         let queue = |source: &ConfigSource| match read(source).detector {
@@ -115,7 +127,7 @@ mod tests {
         let read = |text: &str, old: bool| {
             let mut notes = Vec::new();
             let source = ConfigSource::Text(text.to_owned());
-            let configuration = Configuration { source, saturation: SaturationVariables::default(), old };
+            let configuration = Configuration { source, saturation: SaturationVariables::default(), hold_empty: None, old };
             let outcome = configuration.read(Some(text), &mut notes);
             outcome.map(|_| notes).map_err(|error| error.to_string())
         };
@@ -124,7 +136,7 @@ mod tests {
         assert!(read(tree, true).unwrap()[0].contains("by queue, KV cache and prefix"));
         assert!(read(": no YAML [", true).unwrap_err().starts_with("--config-text:\n"));
         let source = ConfigSource::File("no/such/file.yaml".into());
-        let absent = Configuration { source, saturation: SaturationVariables::default(), old: false };
+        let absent = Configuration { source, saturation: SaturationVariables::default(), hold_empty: None, old: false };
         let error = absent.text().unwrap_err();
         assert!(error.to_string().contains("--config-file no/such/file.yaml"), "{error}");
     }

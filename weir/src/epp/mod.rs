@@ -105,7 +105,12 @@ pub(crate) async fn run(arguments: EppArguments) -> anyhow::Result<()> {
 async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Result<JoinSet<()>> {
     let mut notes = std::mem::take(&mut options.notes);
     let Base { mut registry, metrics: serving } = Base::default();
-    let configuration = Configuration { source: options.config.clone(), saturation: options.saturation, old: options.old };
+    let configuration = Configuration {
+        source: options.config.clone(),
+        saturation: options.saturation,
+        hold_empty: options.hold_empty,
+        old: options.old,
+    };
     let configuration = Follower::new(configuration, &mut notes, &mut registry)?;
     let scheduling = configuration.in_force().clone();
     let (health, mut tasks, drained) = (Health::new(), JoinSet::new(), CancellationToken::new());
@@ -145,7 +150,8 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
         DirectorSettings { pool: pool.clone(), scheduling, honour_subset: options.honour_subset, snapshot_lasts: SNAPSHOT_LASTS };
     let tell = tell_activity(collector.activity());
     let director = PoolDirector::new(for_director, store.clone(), resources, metrics, tell, rand::make_rng(), Instant::now());
-    let frontend = Frontend::new(Arc::new(director.clone()), settings, rand::make_rng(), health.clone(), leaving, &mut registry)?;
+    let frontend =
+        Frontend::new(Arc::new(director.clone()), settings, rand::make_rng(), health.clone(), leaving.clone(), &mut registry)?;
     let certificate = match (options.secure, &options.cert_path) {
         (false, _) => Certificate::PlainText,
         (true, Some(directory)) => Certificate::Directory(directory.clone()),
@@ -175,6 +181,8 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     tasks.spawn(watch.run(drained.clone()));
     source.follow(&mut tasks, &drained);
     tasks.spawn(configuration.run(director.clone(), drained.clone()));
+    let dispatcher = director.clone();
+    tasks.spawn(async move { dispatcher.dispatch(leaving).await });
     let publishing = drained.clone();
     tasks.spawn(async move {
         tokio::select! {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use weir_datastore::Scheme;
 use weir_epp::exchange::ErrorPrefix;
+use weir_epp::flow::HoldEmpty;
 use weir_k8s::PoolVersion;
 
 use super::flags::{Given, bool_of, duration_of};
@@ -65,6 +66,7 @@ pub(super) struct Options {
     pub(super) metrics_port: u16,
     pub(super) config: ConfigSource,
     pub(super) saturation: SaturationVariables,
+    pub(super) hold_empty: Option<HoldEmpty>,
     pub(super) refresh: Duration,
     pub(super) secure: bool,
     pub(super) cert_path: Option<PathBuf>,
@@ -106,6 +108,7 @@ impl Options {
             metrics_port: reader.port("metrics-port", None).unwrap_or(9090),
             config: reader.config(),
             saturation: reader.saturation(),
+            hold_empty: reader.hold_empty(),
             refresh: reader.refresh(),
             secure: reader.switch("secure-serving", "SECURE_SERVING").unwrap_or(true),
             cert_path: given.text("cert-path").map(PathBuf::from),
@@ -170,7 +173,7 @@ const WITHOUT_EFFECT: [(&str, &str); 18] = [
     ("KV_CACHE_THRESHOLD", SCHEDULING),
     ("QUEUE_THRESHOLD_CRITICAL", SCHEDULING),
     ("ENABLE_EXPERIMENTAL_DATALAYER_V2", "there is one data layer, and it is on"),
-    ("ENABLE_EXPERIMENTAL_FLOW_CONTROL_LAYER", "requests are placed or refused at once, none is held"),
+    ("ENABLE_EXPERIMENTAL_FLOW_CONTROL_LAYER", "write `featureGates: [flowControl]` into the EndpointPickerConfig"),
     ("OTEL_TRACES_EXPORTER", TRACING),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", TRACING),
     ("OTEL_TRACES_SAMPLER", TRACING),
@@ -324,6 +327,15 @@ impl Reader<'_> {
             kv_cache_utilization: self.read("SD_KV_CACHE_UTIL_THRESHOLD", share),
             page_age: self.read("SD_METRICS_STALENESS_THRESHOLD", |value| duration_of(value).filter(|age| !age.is_zero())),
         }
+    }
+
+    fn hold_empty(&mut self) -> Option<HoldEmpty> {
+        let text = self.given.text("hold-empty")?;
+        let known = HoldEmpty::NAMES.iter().find(|(name, _)| *name == text).map(|(_, hold)| *hold);
+        if known.is_none() {
+            self.wrong.push(format!("--hold-empty: `{}` is not known: give auto, always or never", text.escape_debug()));
+        }
+        known
     }
 
     fn refresh(&mut self) -> Duration {

@@ -123,6 +123,7 @@ pub(super) const TABLE: &[Flag] = &[
     flag("pools", Text, "", Own, "Without a cluster: a file of pools (docs/pools-file.md); --pool-name chooses among several"),
     flag("rules", Text, "", Own, "Without a cluster: InferenceObjectives, InferenceModelRewrites, InferenceModels as YAML"),
     flag("ask-for-bodies", Bool, "false", Own, "Ask gateways that send no bodies for them; they must have allow_mode_override"),
+    flag("hold-empty", Text, "auto", Own, "Whether requests wait for a pool without endpoints: auto, always, never (docs/epp.md)"),
     flag("context", Text, "", Own, "Which context of the kubeconfig"),
     flag("bind-address", Text, ":: or 0.0.0.0", Own, "The address of all three ports; a port 0 takes a free one"),
 ];

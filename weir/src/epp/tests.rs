@@ -5,6 +5,7 @@ use std::ffi::OsString;
 
 use weir_datastore::Scheme;
 use weir_epp::exchange::ErrorPrefix;
+use weir_epp::flow::HoldEmpty;
 use weir_k8s::PoolVersion;
 
 use super::flags::{Given, duration_of};
@@ -217,4 +218,11 @@ fn the_table_is_sound_and_the_help_lists_all_of_it() {
             assert!(!flag.default.is_empty() && flag.kind == Kind::Text, "{}", flag.name);
         }
     }
+}
+
+#[test]
+fn whether_requests_wait_for_an_empty_pool() {
+    assert_eq!(options("--pool-name R").hold_empty, None);
+    assert_eq!(options("--pool-name R --hold-empty=never").hold_empty, Some(HoldEmpty::Never));
+    assert!(refused("--pool-name R --hold-empty sometimes").contains("`sometimes` is not known: give auto, always or never"));
 }

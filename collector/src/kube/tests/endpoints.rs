@@ -26,6 +26,7 @@ async fn pods_become_endpoints_by_what_they_say_of_themselves() {
     let rig = Rig::synced(&server).await;
     let expected = ["10.0.0.1:8000 Ready", "10.0.0.2:8000 Unready", "10.0.0.3:8000 Terminating", "[fd00::1]:8000 Ready"];
     rig.until(&[("n/p", &expected)]).await;
+    assert_eq!(rig.pool("n/p").unwrap().spec.pending, 1, "f, which has no address yet");
     // And what changes of them.
     server.put(PODS, pod("n", "b", "x", "10.0.0.2"));
     server.delete(PODS, "n", "c");
@@ -34,6 +35,7 @@ async fn pods_become_endpoints_by_what_they_say_of_themselves() {
     rig.until(&[("n/p", &["10.0.0.1:8000 Ready", "10.0.0.2:8000 Ready", "10.0.0.6:8000 Ready"])]).await;
     assert_eq!(rig.metric("weir_kubernetes_objects{resource=\"pods\"}"), 6.0, "pods that can be endpoints");
     let wanted = rig.pool("n/p").unwrap();
+    assert_eq!(wanted.spec.pending, 0);
     let first = &wanted.spec.endpoints[0];
     assert_eq!((&*first.pod, &*first.pod_uid, first.rank), ("a", "uid-a", 0));
     assert_eq!(first.labels["app"], "x");

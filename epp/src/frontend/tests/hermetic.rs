@@ -8,7 +8,7 @@ use prometheus_client::encoding::text::encode;
 use tokio::time::Instant;
 use weir_datastore::engine::{PageClock, PageMemory, PageReader};
 use weir_datastore::page::Format;
-use weir_datastore::{EndpointSpec, EndpointState, EndpointWriter, MetricsSource, PoolId, PoolSpec, TopologyWriter, datastore};
+use weir_datastore::{EndpointSpec, EndpointState, EndpointWriter, PoolId, PoolSpec, TopologyWriter, datastore};
 
 use super::*;
 use crate::director::{DirectorSettings, PoolDirector};
@@ -51,7 +51,7 @@ impl Hermetic {
             ..EndpointSpec::standalone(format!("192.168.1.{}:8000", index + 1).parse().unwrap())
         };
         let endpoints = (0..loads.len()).map(endpoint).collect();
-        let spec = PoolSpec { id: id.clone(), metrics: MetricsSource::default(), endpoints, pickers: None };
+        let spec = PoolSpec { endpoints, ..PoolSpec::empty(id.clone()) };
         let mut writers = topology.upsert(spec, start).added;
         for (writer, (queue, kv, adapters)) in writers.iter_mut().zip(loads) {
             let page = format!(

@@ -86,6 +86,7 @@ impl Reader {
             detector,
             verify_served,
             data_layer,
+            flow: default.flow,
             llm_d: self.llm_d,
             parameters,
             parsers: Parsers::default(),

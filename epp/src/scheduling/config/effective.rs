@@ -1,5 +1,7 @@
 //! The configuration in force, as people read it: every plugin with its parameters, defaults included.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value as Json, json};
 
 use super::needs::Needs;
@@ -7,6 +9,7 @@ use super::parameters::Parameters;
 use super::table::TABLE;
 use super::yaml::Reading;
 use super::{API_VERSIONS, LLM_D, SchedulingConfig};
+use crate::flow::{BandSettings, FlowSettings, Holdback, HoldbackDomain, UsageLimit};
 use crate::scheduling::plugin::PluginName;
 use crate::scheduling::saturation::SaturationDetector;
 
@@ -60,6 +63,8 @@ impl SchedulingConfig {
                 "lruCapacityPerServer": prefix.capacity_per_server,
             })),
             "parsers": self.parsers.names(),
+            "featureGates": if self.flow.while_full { vec!["flowControl"] } else { Vec::new() },
+            "flowControl": flow_control(&self.flow),
         })
     }
 
@@ -85,6 +90,43 @@ impl SchedulingConfig {
         drop(build(&mut parameters));
         parameters.finish()
     }
+}
+
+fn flow_control(flow: &FlowSettings) -> Json {
+    let time = |time: Option<Duration>| humantime::format_duration(time.unwrap_or_default()).to_string();
+    let band = |settings: &BandSettings| {
+        json!({
+            "maxRequests": settings.most_requests.unwrap_or(0),
+            "maxBytes": settings.most_bytes.unwrap_or(0),
+            "fairnessPolicyRef": settings.fairness.kind(),
+            "orderingPolicyRef": settings.ordering.kind(),
+        })
+    };
+    let bands = flow.bands.iter().rev().map(|(priority, settings)| {
+        let mut band = band(settings);
+        band["priority"] = (*priority).into();
+        band
+    });
+    let usage = match flow.usage {
+        UsageLimit::Static(threshold) => json!({ "threshold": threshold }),
+        UsageLimit::Holdback(Holdback { domain, lowest, highest }) => {
+            let domain = if domain == HoldbackDomain::Rank { "rank" } else { "value" };
+            json!({ "domain": domain, "minCeiling": lowest, "maxCeiling": highest })
+        }
+        UsageLimit::SoftReflective => json!({}),
+    };
+    json!({
+        "maxRequests": flow.most_requests.unwrap_or(0),
+        "maxBytes": flow.most_bytes.unwrap_or(0),
+        "defaultRequestTTL": time(flow.ttl),
+        "noEndpointRequestTTL": time(flow.no_endpoint_ttl),
+        "holdEmpty": flow.hold_empty.name(),
+        "settleDelay": time(Some(flow.settle)),
+        "defaultPriorityBand": band(&flow.default_band),
+        "defaultNegativePriorityBand": band(&flow.default_negative_band),
+        "priorityBands": bands.collect::<Vec<_>>(),
+        "usageLimitPolicy": { "type": flow.usage.kind(), "parameters": usage },
+    })
 }
 
 fn detector(detector: &SaturationDetector) -> Json {

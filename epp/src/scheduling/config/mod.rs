@@ -6,6 +6,7 @@
 mod assemble;
 mod data_layer;
 mod effective;
+mod flow;
 mod handlers;
 mod needs;
 mod parameters;
@@ -40,6 +41,7 @@ use super::profile::{Named, Profile, Weighted};
 use super::saturation::SaturationDetector;
 use super::scorers::{KvCacheUtilizationScorer, PrefixCacheScorer, QueueScorer};
 use super::{ProfileHandler, TokenEstimate};
+use crate::flow::FlowSettings;
 use crate::request::Parsers;
 use crate::response::AttributeReporter;
 
@@ -82,6 +84,8 @@ pub struct SchedulingConfig {
     pub verify_served: bool,
     /// Where endpoints' pages are, and what on them counts.
     pub data_layer: DataLayer,
+    /// How requests wait.
+    pub flow: Arc<FlowSettings>,
     /// Whether the defaults are llm-d's.
     llm_d: bool,
     /// The parameters in force of the plugins that were listed, by their names.
@@ -120,6 +124,7 @@ impl Default for SchedulingConfig {
             detector: SaturationDetector::default(),
             verify_served: false,
             data_layer: DataLayer::default(),
+            flow: Arc::default(),
             llm_d: false,
             parameters: Arc::default(),
             parsers: Parsers::default(),
@@ -131,7 +136,13 @@ impl Default for SchedulingConfig {
 impl SchedulingConfig {
     /// llm-d's default: the same plugins, prompts remembered whole, and uncached prompts in flight until the first token.
     pub fn llm_d() -> Self {
-        Self { prefix: Some(PrefixSettings::llm_d()), tokens: TokenEstimate::llm_d(), llm_d: true, ..Self::default() }
+        Self {
+            prefix: Some(PrefixSettings::llm_d()),
+            tokens: TokenEstimate::llm_d(),
+            flow: Arc::new(FlowSettings::llm_d()),
+            llm_d: true,
+            ..Self::default()
+        }
     }
 
     /// Reads an EndpointPickerConfig.
@@ -193,13 +204,7 @@ impl Reader {
         let Some(fields) = self.reading.fields(root, expected, &known) else { return SchedulingConfig::default() };
         self.llm_d = self.header(&fields, "apiVersion", &API_VERSIONS) == Some(LLM_D);
         self.header(&fields, "kind", &["EndpointPickerConfig"]);
-        if let Some(value) = fields.get("flowControl") {
-            let message = "not built yet: holding requests in queues; without it requests are placed or refused at once";
-            self.reading.refuse(&value, message);
-        }
-        if let Some(value) = fields.get("featureGates") {
-            self.feature_gates(&value);
-        }
+        let while_full = fields.get("featureGates").is_some_and(|value| self.feature_gates(&value));
         if let Some(value) = fields.get("plugins") {
             for value in self.reading.list(&value, "a list of plugins") {
                 self.plugin(&value);
@@ -209,18 +214,22 @@ impl Reader {
             self.data_layer(&value);
         }
         let parsers = self.parsers(&fields);
-        let detector = fields.get("saturationDetector").and_then(|value| self.detector(&value)).unwrap_or_default();
+        let detector = self.saturation_detector(&fields).unwrap_or_default();
+        let flow = self.flow(&fields, while_full);
+        let mut config = self.profiles(&fields, detector);
+        Self::flow_headers(&flow, &mut config.headers);
+        SchedulingConfig { parsers, flow: Arc::new(flow), ..config }
+    }
+
+    fn profiles(&mut self, fields: &Fields<'_>, detector: SaturationDetector) -> SchedulingConfig {
         let profiles = fields.get("schedulingProfiles").map(|value| self.reading.list(&value, "a list of profiles"));
         let profiles = profiles.unwrap_or_default();
         if profiles.is_empty() && self.plugins.is_empty() {
-            return SchedulingConfig {
-                detector,
-                parsers,
-                ..if self.llm_d { SchedulingConfig::llm_d() } else { SchedulingConfig::default() }
-            };
+            let default = if self.llm_d { SchedulingConfig::llm_d() } else { SchedulingConfig::default() };
+            return SchedulingConfig { detector, ..default };
         }
         let written = profiles.iter().map(|value| self.profile(value)).collect();
-        SchedulingConfig { parsers, ..self.assemble(written, detector) }
+        self.assemble(written, detector)
     }
 
     fn header<'tree>(&mut self, fields: &Fields<'tree>, name: &str, allowed: &[&str]) -> Option<&'tree str> {
@@ -236,11 +245,12 @@ impl Reader {
         Some(text)
     }
 
-    /// `name`, or `name=true` and `name=false`.
-    fn feature_gates(&mut self, value: &Value<'_>) {
+    /// Whether flow control is among the gates: `name`, or `name=true` and `name=false`.
+    fn feature_gates(&mut self, value: &Value<'_>) -> bool {
         // What these ask for is there in any case, or asks for nothing.
         const NEEDLESS: [&str; 3] = ["dataLayer", "enableLegacyMetrics", "haPopulateNonLeaderDatastore"];
         const FLOW_CONTROL: &str = "flowControl";
+        let mut flow_control = false;
         for gate in self.reading.list(value, "a list of names") {
             let Some(text) = self.reading.text(&gate, "a name") else { continue };
             let (name, on) = match text.split_once('=') {
@@ -250,14 +260,13 @@ impl Reader {
             if on.is_none() {
                 self.reading.refuse(&gate, format!("`{text}`: write {name}=true or {name}=false"));
             } else if name == FLOW_CONTROL {
-                if on == Some(true) {
-                    self.reading.refuse(&gate, "not built yet: flow control; remove the gate");
-                }
+                flow_control = on == Some(true);
             } else if !NEEDLESS.contains(&name) {
                 let way_out = did_you_mean(name, NEEDLESS.into_iter().chain([FLOW_CONTROL]));
                 self.reading.refuse(&gate, format!("unknown feature gate `{name}`{way_out}"));
             }
         }
+        flow_control
     }
 
     fn plugin(&mut self, value: &Value<'_>) {
@@ -311,6 +320,16 @@ impl Reader {
             self.reading.refuse(&value, format!("no plugin `{name}` is in the list{way_out}"));
         }
         found
+    }
+
+    /// In v1.5.0's place, or in llm-d's.
+    fn saturation_detector(&mut self, fields: &Fields<'_>) -> Option<SaturationDetector> {
+        let own = fields.get("saturationDetector");
+        let flow = fields.get("flowControl").as_ref().and_then(Fields::of).and_then(|fields| fields.get("saturationDetector"));
+        if let (Some(_), Some(second)) = (&own, &flow) {
+            self.reading.refuse(second, "`saturationDetector` beside `flowControl` names one already: remove one of the two");
+        }
+        self.detector(&own.or(flow)?)
     }
 
     fn detector(&mut self, value: &Value<'_>) -> Option<SaturationDetector> {

@@ -1,11 +1,9 @@
-//! Upstream's types that weir refuses: those that it will not have, each with the reason, and those that it has not yet.
+//! Upstream's types that weir refuses, each with the reason.
 
 /// Why a type is refused; none where it is not upstream's.
 pub(super) fn refusal(kind: &str) -> Option<String> {
-    if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == kind) {
-        return Some(format!("`{kind}` is not offered: {why}"));
-    }
-    NOT_BUILT.contains(&kind).then(|| format!("not built yet: `{kind}`"))
+    let (_, why) = REFUSED.iter().find(|(refused, _)| *refused == kind)?;
+    Some(format!("`{kind}` is not offered: {why}"))
 }
 
 const PREDICTIONS: &str = "it calls predictor sidecars that are trained on the run; use latency-scorer, which weighs KV cache, queue and \
@@ -18,10 +16,12 @@ const CLUSTERS: &str = "a picker places requests within one cluster; use the plu
 const GPUS: &str = "GPU metrics are not collected; use kv-cache-utilization-scorer";
 const MULTIMODAL: &str = "which server has encoded an image is not tracked; use disagg-profile-handler with an encode profile, or \
                           session-affinity-scorer";
+const EVICTION: &str = "a request that a server works on is not taken from it; leave it out, and hold lower priorities back with \
+                        priority-holdback-policy";
 const ROLLOUT: &str = "DisaggregatedSet rollouts are not followed; use label-selector-filter on the revision's label";
 
 /// Upstream's types that weir does not offer, and what to use instead.
-pub(super) const REFUSED: [(&str, &str); 29] = [
+pub(super) const REFUSED: [(&str, &str); 32] = [
     (
         "agent-identity",
         "requests of one caller are told by the header x-gateway-inference-fairness-id alone; let the agents or the gateway set it",
@@ -52,22 +52,15 @@ pub(super) const REFUSED: [(&str, &str); 29] = [
     ("precise-prefix-cache-scorer", KV_EVENTS),
     ("predicted-latency-producer", PREDICTIONS),
     ("predicted-latency-scorer", PREDICTIONS),
+    ("priority-then-time-eviction-order-policy", EVICTION),
+    (
+        "program-aware-fairness",
+        "programs are not told apart; use round-robin-fairness-policy with the program's name in the header x-gateway-inference-fairness-id",
+    ),
     (
         "session-id-producer",
         "ids are read from headers; name the header in `sessionIdConfig.sources` of the session affinity plugin",
     ),
+    ("sheddable-eviction-filter", EVICTION),
     ("token-producer", "prompts are not tokenized: tokens are estimated at four bytes each; leave it out"),
-];
-
-/// Upstream's types that are not there yet, so that they are told from misspelt ones.
-pub(super) const NOT_BUILT: [&str; 9] = [
-    "edf-ordering-policy",
-    "fcfs-ordering-policy",
-    "global-strict-fairness-policy",
-    "priority-holdback-policy",
-    "program-aware-fairness",
-    "round-robin-fairness-policy",
-    "slo-deadline-ordering-policy",
-    "soft-reflective-ceiling-policy",
-    "static-usage-limit-policy",
 ];

@@ -6,6 +6,7 @@ use super::data_layer::{Extraction, PageSource, extraction, page_source};
 use super::handlers::HandlerParameters;
 use super::parameters::Parameters;
 use super::reporter::reporter;
+use crate::flow::{Fairness, Holdback, HoldbackDomain, Ordering, UsageLimit};
 use crate::request::Parser;
 use crate::response::AttributeReporter;
 use crate::scheduling::admitters::ProbabilisticAdmitter;
@@ -47,6 +48,12 @@ pub(super) enum Part {
     Parser(Parser),
     /// Tells the gateway a number of each response.
     Reporter(AttributeReporter),
+    /// Says which flow is next.
+    Fairness(Fairness),
+    /// Says which request of a flow is next.
+    Ordering(Ordering),
+    /// Says up to which saturation a band is served.
+    UsageLimit(UsageLimit),
     /// What could not be read, and was told of.
     Broken,
     /// What weir does in any case, or what changes nothing without predictions of latencies: there is nothing to make.
@@ -65,7 +72,7 @@ pub(super) struct Roles {
 type Build = fn(&mut Parameters<'_, '_>) -> Part;
 
 /// Types by upstream's names.
-pub(super) const TABLE: [(&str, Build); 58] = [
+pub(super) const TABLE: [(&str, Build); 66] = [
     ("queue-scorer", |_| scorer(QueueScorer)),
     ("kv-cache-utilization-scorer", |_| scorer(KvCacheUtilizationScorer)),
     ("running-requests-size-scorer", |_| scorer(RunningRequestsScorer)),
@@ -138,6 +145,16 @@ pub(super) const TABLE: [(&str, Build); 58] = [
     ("passthrough-parser", |_| Part::Parser(Parser::Passthrough)),
     ("request-attribute-reporter", |parameters| parameters.required("attributes", reporter).map_or(Part::Broken, Part::Reporter)),
     ("destination-endpoint-served-verifier", |_| Part::ServedVerifier),
+    ("global-strict-fairness-policy", |_| Part::Fairness(Fairness::GlobalStrict)),
+    ("round-robin-fairness-policy", |_| Part::Fairness(Fairness::RoundRobin)),
+    ("fcfs-ordering-policy", |_| Part::Ordering(Ordering::Fcfs)),
+    ("edf-ordering-policy", |_| Part::Ordering(Ordering::Edf)),
+    ("slo-deadline-ordering-policy", |_| Part::Ordering(Ordering::SloDeadline)),
+    ("static-usage-limit-policy", |parameters| {
+        Part::UsageLimit(UsageLimit::Static(parameters.real("threshold", 1.0, |number| number > 0.0, "a number above 0")))
+    }),
+    ("priority-holdback-policy", holdback),
+    ("soft-reflective-ceiling-policy", |_| Part::UsageLimit(UsageLimit::SoftReflective)),
 ];
 
 fn scorer(scorer: impl Scorer + 'static) -> Part {
@@ -196,6 +213,22 @@ fn headers_handler(parameters: &mut Parameters<'_, '_>) -> Part {
     parameters.ignored("prefillProfile");
     parameters.ignored("encodeProfile");
     Part::BuiltIn
+}
+
+fn holdback(parameters: &mut Parameters<'_, '_>) -> Part {
+    parameters.choice("shape", (), &[("linear", ())]);
+    let domains = [("rank", HoldbackDomain::Rank), ("value", HoldbackDomain::Value)];
+    let domain = parameters.choice("domain", HoldbackDomain::Rank, &domains);
+    if !parameters.given("minCeiling") {
+        parameters.missing("minCeiling", "write the ceiling of the lowest band, from 0 to below 1");
+    }
+    let within = |number: f64| (0.0..1.0).contains(&number);
+    let lowest = parameters.real("minCeiling", 0.0, within, "a number from 0 to below 1");
+    let highest = parameters.real("maxCeiling", 1.0, |number| number > 0.0 && number <= 1.0, "a number above 0, at most 1");
+    if lowest > highest {
+        parameters.contradiction(format!("`minCeiling` {lowest} is above `maxCeiling` {highest}: exchange them"));
+    }
+    Part::UsageLimit(UsageLimit::Holdback(Holdback { domain, lowest, highest }))
 }
 
 fn unpredicted(parameters: &mut Parameters<'_, '_>) -> Part {

@@ -1,4 +1,7 @@
+use std::time::Duration;
+
 use super::*;
+use crate::flow::{Fairness, HoldEmpty, Holdback, HoldbackDomain, Ordering, UsageLimit};
 use crate::request::Parser;
 
 const HEAD: &str = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n";
@@ -122,7 +125,10 @@ fn what_is_wrong_is_told_with_line_field_and_the_nearest_name() {
             "plugins:\n- type: queue-scorrer\n",
             "4:9: plugins[0].type: unknown plugin type `queue-scorrer`: did you mean `queue-scorer`?",
         ),
-        ("plugins:\n- type: fcfs-ordering-policy\n", "4:9: plugins[0].type: not built yet: `fcfs-ordering-policy`"),
+        (
+            "plugins:\n- type: fcfs-odering-policy\n",
+            "4:9: plugins[0].type: unknown plugin type `fcfs-odering-policy`: did you mean `fcfs-ordering-policy`?",
+        ),
         (
             "plugins:\n- type: prefix-cache-scorer\n  parameters:\n    lruCapacity: 5\n    lruCapcityPerServer: 5\n",
             "7:5: plugins[0].parameters.lruCapcityPerServer: unknown parameter: did you mean `lruCapacityPerServer`?",
@@ -215,7 +221,10 @@ fn what_is_wrong_is_told_with_line_field_and_the_nearest_name() {
             "plugins:\n- type: header-profile-handler\nschedulingProfiles:\n- name: a\n- name: a\n",
             "7:3: schedulingProfiles[1]: there is a profile `a` already: give one of them another name",
         ),
-        ("featureGates: [flowControl]\n", "3:16: featureGates[0]: not built yet: flow control; remove the gate"),
+        (
+            "featureGates: [flowControll]\n",
+            "3:16: featureGates[0]: unknown feature gate `flowControll`: did you mean `flowControl`?",
+        ),
         (
             "featureGates: [flowControl=false, haPopulateNonLeaderDatastore, enableLegacyMetrics=on]\n",
             "3:65: featureGates[2]: `enableLegacyMetrics=on`: write enableLegacyMetrics=true or enableLegacyMetrics=false",
@@ -281,7 +290,7 @@ fn what_is_refused_is_told_with_what_to_use_instead_and_the_documentation_has_it
     let documentation = include_str!("../../../../docs/plugins.md");
     for (kind, why) in refused::REFUSED {
         assert!(documentation.contains(&format!("`{kind}`")) && documentation.contains(why), "{kind}");
-        assert!(!refused::NOT_BUILT.contains(&kind) && TABLE.iter().all(|(known, _)| *known != kind), "{kind}");
+        assert!(TABLE.iter().all(|(known, _)| *known != kind), "{kind}");
     }
 }
 
@@ -378,5 +387,71 @@ fn reporters_and_what_is_wrong_with_them() {
     ] {
         let told = problems(&text(parameters)).join("\n");
         assert!(told.contains(part), "{parameters}: {told}");
+    }
+}
+
+#[test]
+fn flow_control_as_upstream_writes_it() {
+    let none = parse("");
+    assert_eq!((none.flow.while_full, none.flow.hold_empty), (false, HoldEmpty::Auto));
+    let gate = parse("featureGates: [flowControl]\n");
+    assert_eq!((gate.flow.while_full, gate.flow.hold_empty), (true, HoldEmpty::Always));
+    let text = "featureGates: [flowControl]
+plugins:
+- type: queue-scorer
+- { type: priority-holdback-policy, name: back, parameters: { minCeiling: 0.5 } }
+- { type: round-robin-fairness-policy, name: turns }
+flowControl:
+  maxBytes: 512Mi
+  maxRequests: \"1k\"
+  defaultRequestTTL: 30s
+  usageLimitPolicyPluginRef: back
+  holdEmpty: always
+  settleDelay: 2s
+  defaultPriorityBand: { maxRequests: 100, fairnessPolicyRef: turns }
+  priorityBands:
+  - { priority: 7, maxBytes: 1G, orderingPolicyRef: slo-deadline-ordering-policy }
+  - { priority: -1, maxRequests: 0 }
+";
+    let config = parse(text);
+    let flow = &config.flow;
+    assert!(flow.while_full);
+    assert_eq!((flow.most_bytes, flow.most_requests), (Some(512 << 20), Some(1000)));
+    assert_eq!((flow.ttl, flow.no_endpoint_ttl), (Some(Duration::from_secs(30)), Some(Duration::from_secs(30))));
+    assert_eq!((flow.hold_empty, flow.settle), (HoldEmpty::Always, Duration::from_secs(2)));
+    assert_eq!(flow.usage, UsageLimit::Holdback(Holdback { domain: HoldbackDomain::Rank, lowest: 0.5, highest: 1.0 }));
+    let (high, low, other) = (flow.band(7), flow.band(-1), flow.band(0));
+    assert_eq!((high.most_bytes, high.most_requests), (Some(1_000_000_000), Some(100)));
+    assert_eq!((high.ordering, high.fairness), (Ordering::SloDeadline, Fairness::RoundRobin));
+    assert_eq!((low.most_requests, other.most_requests), (None, Some(100)));
+    assert!(config.headers.iter().any(|header| **header == *"x-slo-ttft-ms"), "{:?}", config.headers);
+    let effective = config.effective();
+    assert_eq!(effective["flowControl"]["priorityBands"][0]["orderingPolicyRef"], "slo-deadline-ordering-policy");
+    let llm_d = SchedulingConfig::parse("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n").unwrap();
+    assert_eq!((llm_d.flow.ttl, llm_d.flow.band(0).most_requests), (Some(Duration::from_secs(60)), Some(5000)));
+}
+
+#[test]
+fn what_is_wrong_with_flow_control() {
+    for (section, part) in [
+        ("{ maxBytes: lots }", "flowControl.maxBytes: is no whole quantity"),
+        ("{ maxRequests: -1 }", "flowControl.maxRequests: is no whole quantity"),
+        ("{ maxRequests: 100m }", "flowControl.maxRequests: is no whole quantity"),
+        ("{ defaultRequestTTL: soon }", "flowControl.defaultRequestTTL: `soon`: write a time"),
+        ("{ enableEviction: true }", "flowControl.enableEviction: is not offered"),
+        ("{ holdEmpty: allways }", "flowControl.holdEmpty: `allways` is not known: did you mean `always`?"),
+        ("{ priorityBands: [{ maxRequests: 1 }] }", "flowControl.priorityBands[0].priority: is missing"),
+        ("{ priorityBands: [{ priority: 1 }, { priority: 1 }] }", "there is a band of priority 1 already"),
+        ("{ priorityBands: [{ priority: 1.5 }] }", "write a whole number of 32 bits"),
+        ("{ usageLimitPolicyPluginRef: fcfs-ordering-policy }", "`fcfs-ordering-policy` is no usage limit policy"),
+        ("{ usageLimitPolicyPluginRef: priority-holdback-policy }", "minCeiling: is missing"),
+        (
+            "{ defaultPriorityBand: { fairnessPolicyRef: round-robbin-fairness-policy } }",
+            "did you mean `round-robin-fairness-policy`?",
+        ),
+        ("{ maxByte: 1 }", "flowControl.maxByte: unknown field: did you mean `maxBytes`?"),
+    ] {
+        let told = problems(&format!("flowControl: {section}\n")).join("\n");
+        assert!(told.contains(part), "{section}: {told}");
     }
 }

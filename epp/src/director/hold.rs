@@ -1,0 +1,301 @@
+//! Requests that wait: placed at once where they can be, else through the gate, which one dispatcher empties.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use weir_datastore::{EndpointState, PoolChanges, PoolSnapshot};
+
+use super::place::{Admission, Arrival, Hindrance};
+use super::refusals::{no_candidates, shed};
+use super::roster::Roster;
+use super::subset::Allowed;
+use super::{PoolDirector, Shared, View};
+use crate::flow::{Entry, Expectation, FlowSettings, HoldEmpty, Outcome, slo_of};
+use crate::inference::{InferenceRequest, Pick, Refusal, Subset};
+use crate::scheduling::{SchedulingConfig, Scratch};
+
+/// The flow of requests that say none: upstream's name.
+const DEFAULT_FLOW: &str = "default-flow";
+/// How often those who wait are looked at though nothing happens: pages grow old without a word.
+const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
+/// Requests that are placed before other tasks have a turn.
+const BATCH: usize = 64;
+
+/// A request that waits.
+#[derive(Debug)]
+pub(super) struct Held {
+    request: InferenceRequest,
+    arrival: Arrival,
+}
+
+/// What the dispatcher remembers while some wait.
+#[derive(Default)]
+struct Memory {
+    /// Whether the pool was seen without an endpoint.
+    was_empty: bool,
+    /// Until when those wait who waited for the first endpoint.
+    settled_at: Option<Instant>,
+}
+
+/// What comes of a look at those who wait.
+struct Look {
+    /// When the next look is due, though nothing happens until then.
+    next: Instant,
+    /// Whether more could be placed at once.
+    more: bool,
+}
+
+impl PoolDirector {
+    /// Places requests that wait, until `leaving`; then, and when dropped, all of them are told that the picker ends. Without it no
+    /// request waits.
+    pub async fn dispatch(&self, leaving: CancellationToken) {
+        let shared = &self.0;
+        let _opened = shared.gate.opened();
+        let mut topology = shared.store.generation();
+        let mut pages = shared.store.changes(&shared.pool);
+        let mut memory = Memory::default();
+        loop {
+            if shared.gate.waiting() == 0 {
+                memory = Memory::default();
+                shared.gate.settle(false);
+                tokio::select! {
+                    () = shared.gate.stirred() => {}
+                    () = leaving.cancelled() => return,
+                }
+                topology.mark_unchanged();
+                pages = shared.store.changes(&shared.pool);
+            }
+            let look = shared.dispatch_some(&mut memory, Instant::now());
+            if look.more {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                () = leaving.cancelled() => return,
+                () = shared.gate.stirred() => {}
+                changed = topology.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    pages = shared.store.changes(&shared.pool);
+                }
+                () = written(&mut pages) => {}
+                () = sleep_until(look.next) => {}
+            }
+        }
+    }
+}
+
+async fn written(pages: &mut Option<PoolChanges>) {
+    match pages {
+        Some(pages) => pages.written().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Shared {
+    /// Places `request`, now or once there is room.
+    pub(super) async fn direct(self: &Arc<Self>, request: InferenceRequest) -> Result<Pick, Refusal> {
+        let now = Instant::now();
+        let mut arrival = self.arrive(&request);
+        let hindrance = match self.place_unless_behind(&request, &mut arrival, now) {
+            Ok(pick) => {
+                self.rewritten(&arrival);
+                return Ok(pick);
+            }
+            Err(hindrance) => hindrance,
+        };
+        let model = arrival.model.clone();
+        let outcome = match hindrance {
+            Hindrance::Refused(refusal) => Err(refusal),
+            Hindrance::Empty(false) => Err(nobody(&arrival)),
+            // The future of a request that is placed at once has no room for this.
+            Hindrance::Full | Hindrance::Empty(true) => Box::pin(self.wait(request, arrival, now)).await,
+        };
+        if let Err(refusal) = &outcome {
+            model.refused(refusal.code);
+        }
+        outcome
+    }
+
+    /// Places `request` now, unless it is to wait behind others.
+    fn place_unless_behind(
+        self: &Arc<Self>,
+        request: &InferenceRequest,
+        arrival: &mut Arrival,
+        now: Instant,
+    ) -> Result<Pick, Hindrance> {
+        let gate = &self.gate;
+        if gate.is_settling() {
+            return Err(Hindrance::Full);
+        }
+        let scheduling = self.scheduling();
+        if !scheduling.flow.while_full || !gate.is_open() {
+            return self.place(request, arrival, &Admission::Shed, now);
+        }
+        let flow = scheduling.flow.clone();
+        drop(scheduling);
+        let (priority, turn) = (arrival.resolution.priority, arrival.turn);
+        if gate.goes_before(priority) {
+            return Err(Hindrance::Full);
+        }
+        let ceiling = |saturation: f64| {
+            let mut priorities: Vec<i32> = flow.bands.keys().rev().copied().collect();
+            let position = priorities.partition_point(|known| *known > priority);
+            if priorities.get(position) != Some(&priority) {
+                priorities.insert(position, priority);
+            }
+            flow.usage.ceiling(position, &priorities, saturation, turn)
+        };
+        let pick = self.place(request, arrival, &Admission::Ceiling(&ceiling), now)?;
+        let series = self.metrics.flow.series(&flow_of(request), priority, &arrival.model, now);
+        self.metrics.flow.ended(&series, Outcome::Dispatched, Duration::ZERO);
+        Ok(pick)
+    }
+
+    async fn wait(self: &Arc<Self>, request: InferenceRequest, arrival: Arrival, now: Instant) -> Result<Pick, Refusal> {
+        let flow = flow_of(&request);
+        let priority = arrival.resolution.priority;
+        let series = self.metrics.flow.series(&flow, priority, &arrival.model, now);
+        let entry = Entry {
+            priority,
+            flow,
+            lane: self.lane(&request).clone(),
+            bytes: request.body_bytes as u64,
+            received: request.received,
+            slo: slo_of(&request),
+        };
+        self.gate.enter(entry, Held { request, arrival }, series, now)?.outcome().await
+    }
+
+    fn lane<'a>(&self, request: &'a InferenceRequest) -> &'a Subset {
+        if self.honour_subset { &request.subset } else { &Subset::All }
+    }
+
+    /// Whether a request for endpoints of `subset`, of which none takes requests, is to wait for one.
+    pub(super) fn is_expected(&self, subset: &Subset, snapshot: &PoolSnapshot, flow: &FlowSettings) -> bool {
+        if !self.gate.is_open() || flow.hold_empty == HoldEmpty::Never {
+            return false;
+        }
+        let allowed = Allowed::new(subset);
+        let comes = snapshot.endpoints.iter().any(|view| {
+            let spec = &view.endpoint.spec;
+            spec.state == EndpointState::Unready && spec.address.socket_address().is_some_and(|address| allowed.contains(address))
+        });
+        let promised = flow.hold_empty == HoldEmpty::Always
+            || snapshot.hold
+            || snapshot.pending > 0
+            || *self.expectation.borrow() != Expectation::Nothing;
+        comes || (promised && snapshot.coverage.ready() == 0)
+    }
+
+    /// Looks once at those who wait, and places some of them.
+    fn dispatch_some(self: &Arc<Self>, memory: &mut Memory, now: Instant) -> Look {
+        let scheduling = self.scheduling().clone();
+        self.gate.reconfigure(&scheduling.flow);
+        let Some(view) = self.look(&scheduling, now) else {
+            self.gate.refuse_all(&no_candidates(), now);
+            return Look { next: now + LOOK_AT_LEAST, more: false };
+        };
+        let View { snapshot, roster, .. } = &*view;
+        let is_empty = snapshot.coverage.ready() == 0;
+        let expiry = self.gate.expire(is_empty, now);
+        let next = expiry.map_or(now + LOOK_AT_LEAST, |expiry| expiry.min(now + LOOK_AT_LEAST));
+        if is_empty {
+            if !std::mem::replace(&mut memory.was_empty, true) {
+                info!(pool = %self.pool, "requests wait for the pool's first endpoint");
+            }
+            memory.settled_at = None;
+            self.gate.settle(false);
+            return Look { next, more: false };
+        }
+        if std::mem::take(&mut memory.was_empty) {
+            memory.settled_at = now.checked_add(scheduling.flow.settle);
+            self.gate.settle(true);
+            info!(pool = %self.pool, waiting = self.gate.waiting(), "the pool has an endpoint: requests that waited for it go on");
+        }
+        if let Some(at) = memory.settled_at {
+            if now < at {
+                return Look { next: next.min(at), more: false };
+            }
+            memory.settled_at = None;
+            self.gate.settle(false);
+        }
+        let more = self.place_batch(&scheduling, snapshot, roster, now);
+        self.metrics.flow.looked(Instant::now().saturating_duration_since(now));
+        Look { next, more }
+    }
+
+    /// Places a batch of those who wait; whether there may be more to place.
+    fn place_batch(
+        self: &Arc<Self>,
+        scheduling: &SchedulingConfig,
+        snapshot: &PoolSnapshot,
+        roster: &Roster,
+        now: Instant,
+    ) -> bool {
+        for _ in 0..BATCH {
+            let turn = self.gate.next(&mut |lane| self.fullness_of(lane, scheduling, snapshot, roster));
+            let Some((id, mut queued)) = turn else { return false };
+            let Held { request, arrival } = &mut queued.value.what;
+            // Who waited while the pool was full has its turn now; who waited for an endpoint is treated as if it came now.
+            let anyhow = |_: f64| f64::INFINITY;
+            let admission = if scheduling.flow.while_full { Admission::Ceiling(&anyhow) } else { Admission::Shed };
+            let placed = catch_unwind(AssertUnwindSafe(|| self.place(request, arrival, &admission, now)));
+            let answer = match placed {
+                Ok(Ok(pick)) => {
+                    self.rewritten(arrival);
+                    Some(Ok(pick))
+                }
+                Ok(Err(Hindrance::Refused(refusal))) => Some(Err(refusal)),
+                // Its endpoints went just now.
+                Ok(Err(Hindrance::Full | Hindrance::Empty(_))) => {
+                    self.gate.restore(id, queued);
+                    return true;
+                }
+                Err(_panic) => {
+                    error!(pool = %self.pool, "the picker panicked over a request that waited, answered 500");
+                    None
+                }
+            };
+            self.gate.answer(queued, answer, now);
+        }
+        true
+    }
+
+    /// How full the endpoints of `lane` are, as far as it keeps requests waiting.
+    fn fullness_of(&self, lane: &Subset, scheduling: &SchedulingConfig, snapshot: &PoolSnapshot, roster: &Roster) -> f64 {
+        Scratch::with(|scratch| {
+            let candidates = &mut scratch.candidates;
+            self.candidates(lane, snapshot, roster, &HashMap::new(), candidates);
+            if candidates.is_empty() {
+                f64::INFINITY
+            } else if scheduling.flow.while_full {
+                scheduling.detector.expected_saturation(candidates).of_lane()
+            } else {
+                f64::NEG_INFINITY
+            }
+        })
+    }
+
+    fn rewritten(&self, arrival: &Arrival) {
+        if let Some(rewrite) = &arrival.resolution.rewritten_by {
+            self.metrics.rewritten(rewrite, &arrival.model);
+        }
+    }
+}
+
+/// The flow of `request`.
+fn flow_of(request: &InferenceRequest) -> Arc<str> {
+    request.fairness.clone().filter(|id| !id.is_empty()).unwrap_or_else(|| DEFAULT_FLOW.into())
+}
+
+/// What a request is told that finds no endpoint and is not to wait.
+fn nobody(arrival: &Arrival) -> Refusal {
+    if arrival.resolution.priority < 0 { shed() } else { no_candidates() }
+}
