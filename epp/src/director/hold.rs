@@ -23,6 +23,8 @@ use crate::scheduling::{SchedulingConfig, Scratch};
 const DEFAULT_FLOW: &str = "default-flow";
 /// How often those who wait are looked at though nothing happens: pages grow old without a word.
 const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
+/// How often they are looked at though pages are read and requests end all the time: upstream's tick.
+const LOOK_AT_MOST: Duration = Duration::from_millis(1);
 /// Requests that are placed before other tasks have a turn.
 const BATCH: usize = 64;
 
@@ -70,23 +72,31 @@ impl PoolDirector {
                 topology.mark_unchanged();
                 pages = shared.store.changes(&shared.pool);
             }
-            let look = shared.dispatch_some(&mut memory, Instant::now());
+            let looked_at = Instant::now();
+            let look = shared.dispatch_some(&mut memory, looked_at);
             if look.more {
                 tokio::task::yield_now().await;
                 continue;
             }
+            let often = async {
+                tokio::select! {
+                    () = shared.gate.stirred() => {}
+                    () = written(&mut pages) => {}
+                }
+                sleep_until(looked_at + LOOK_AT_MOST).await;
+            };
             tokio::select! {
                 () = leaving.cancelled() => return,
-                () = shared.gate.stirred() => {}
                 changed = topology.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    pages = shared.store.changes(&shared.pool);
                 }
-                () = written(&mut pages) => {}
                 () = sleep_until(look.next) => {}
+                () = often => continue,
             }
+            // A pool that was made anew is another one.
+            pages = shared.store.changes(&shared.pool);
         }
     }
 }

@@ -246,6 +246,7 @@ impl<T> Drop for Opened<T> {
     fn drop(&mut self) {
         self.0.state().closed = true;
         self.0.open.store(false, Ordering::Release);
+        self.0.settle(false);
         self.0.refuse_all(&Outcome::EvictedOther.refusal(), Instant::now());
     }
 }

@@ -89,6 +89,7 @@ pub(crate) struct FlowSeries {
     bytes: Gauge,
     /// Most waits end so.
     dispatched: Histogram,
+    dispatches: Counter,
 }
 
 impl FlowMetrics {
@@ -143,6 +144,7 @@ impl FlowMetrics {
                 requests: self.requests.get_or_create_owned(labels),
                 bytes: self.bytes.get_or_create_owned(labels),
                 dispatched: self.waits.get_or_create_owned(&labels.with(Outcome::Dispatched)),
+                dispatches: self.outcomes.get_or_create_owned(&self.outcome(Outcome::Dispatched, labels.priority)),
                 labels: labels.clone(),
             };
             Known { series: Arc::new(series), used: now }
@@ -160,12 +162,16 @@ impl FlowMetrics {
 
     /// A wait ended so.
     pub(crate) fn ended(&self, series: &FlowSeries, outcome: Outcome, waited: Duration) {
-        let (priority, inference_pool) = (series.labels.priority, self.pool.clone());
-        self.outcomes.get_or_create(&OutcomeLabels { outcome: outcome.label(), priority, inference_pool }).inc();
-        match outcome {
-            Outcome::Dispatched => series.dispatched.observe(waited.as_secs_f64()),
-            other => self.waits.get_or_create(&series.labels.with(other)).observe(waited.as_secs_f64()),
+        if outcome == Outcome::Dispatched {
+            series.dispatches.inc();
+            return series.dispatched.observe(waited.as_secs_f64());
         }
+        self.outcomes.get_or_create(&self.outcome(outcome, series.labels.priority)).inc();
+        self.waits.get_or_create(&series.labels.with(outcome)).observe(waited.as_secs_f64());
+    }
+
+    fn outcome(&self, outcome: Outcome, priority: i32) -> OutcomeLabels {
+        OutcomeLabels { outcome: outcome.label(), priority, inference_pool: self.pool.clone() }
     }
 
     /// The dispatcher looked at the queue, which took so long.

@@ -181,6 +181,7 @@ async fn a_full_pool_serves_by_priority_and_no_more_than_it_has_room_for() {
     assert!(low.iter().all(|answer| !answer.is_finished()));
     // One that ends makes room for one, and who comes then waits behind the others.
     drop(served.pop());
+    advance(Duration::from_millis(1)).await;
     holding.held(20).await;
     let late = holding.ask_many(1, &request()).await;
     assert!(!late[0].is_finished());
@@ -283,4 +284,28 @@ async fn a_pool_that_is_no_more_holds_nobody() {
     for answer in answers {
         assert_eq!(answer.await.unwrap().unwrap_err().reason, Some("rejected-no-endpoints"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_pages_make_few_looks_at_those_who_wait() {
+    let mut holding = Holding::new(&[EndpointState::Ready], while_full()).await;
+    holding.rig.reads(0, 1, 9, 0.1);
+    let _waits = holding.ask_many(1, &request()).await;
+    let looks = |holding: &Holding| {
+        let page = holding.rig.page();
+        let line =
+            page.lines().find(|line| line.starts_with("inference_extension_flow_control_dispatch_cycle_duration_seconds_count"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap()
+    };
+    holding.until("looked", |_| looks(&holding) > 0).await;
+    let before = looks(&holding);
+    for _ in 0..10 {
+        for _ in 0..100 {
+            holding.rig.reads(0, 1, 9, 0.1);
+            yield_now().await;
+        }
+        advance(Duration::from_millis(1)).await;
+    }
+    let made = looks(&holding) - before;
+    assert!((5..=11).contains(&made), "{made} looks at 1000 pages in 10 ms");
 }
