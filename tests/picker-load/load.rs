@@ -44,6 +44,8 @@ pub(crate) struct Outcome {
     /// Microseconds from the request's beginning to its end.
     pub(crate) wholes: Vec<u32>,
     pub(crate) errors: BTreeMap<String, u64>,
+    /// Requests that ended within the window, whenever they were due.
+    pub(crate) ended: u64,
 }
 
 impl Outcome {
@@ -86,7 +88,9 @@ pub(crate) async fn run(
                         let times = one(connection.clone(), &traffic).await;
                         let failed = times.is_err();
                         if counts.load(Ordering::Relaxed) || failed {
-                            outcome.lock().unwrap_or_else(PoisonError::into_inner).add(times, None);
+                            let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+                            outcome.ended += u64::from(!failed);
+                            outcome.add(times, None);
                         }
                         if failed {
                             // Not a million of them.
@@ -115,8 +119,11 @@ pub(crate) async fn run(
                     let (traffic, outcome) = (traffic.clone(), outcome.clone());
                     requests.spawn(async move {
                         let times = one(connection, &traffic).await;
-                        if due >= begins && due < begins + window || times.is_err() {
-                            outcome.lock().unwrap_or_else(PoisonError::into_inner).add(times, Some(due));
+                        let within = |at: Instant| at >= begins && at < begins + window;
+                        let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+                        outcome.ended += u64::from(times.as_ref().is_ok_and(|times| within(times.ended)));
+                        if within(due) || times.is_err() {
+                            outcome.add(times, Some(due));
                         }
                     });
                 }

@@ -187,7 +187,7 @@ impl Summary {
             resident: 0,
         };
         for round in rounds {
-            let requests = round.outcome.picks.len() as f64;
+            let requests = round.outcome.ended as f64;
             all.rates.push(requests / round.window);
             all.costs.push(1000.0 * round.cpu / requests);
             all.generator += (round.generator + round.pages) / count;
