@@ -22,13 +22,8 @@ use crate::resources::Resolution;
 use crate::scheduling::handlers::Chosen;
 use crate::scheduling::prefix::{Holder, PrefixHashes, PrefixSettings, hash_prefix};
 use crate::scheduling::{
-    Candidate, Cycle, ExtensionPoint, Health, Load, Named, Notes, Placement, Runs, SchedulingConfig, SchedulingRequest, Scratch,
-    Stage,
+    Candidate, Cycle, ExtensionPoint, Load, Named, Notes, Placement, Runs, SchedulingConfig, SchedulingRequest, Scratch, Stage,
 };
-
-/// Failures in a row to connect to an endpoint's metrics page after which no request is sent there. One is enough where a request
-/// failed there too.
-const REFUSED_CONNECTIONS: u32 = 2;
 
 /// The prefix of a request, and who was given how much of it before.
 #[derive(Debug, Default)]
@@ -319,8 +314,7 @@ fn destination(endpoint: SocketAddr, port: Option<u16>) -> SocketAddr {
 fn keep_healthy(candidates: &mut Vec<Candidate<'_>>, snapshot: &PoolSnapshot, roster: &Roster, now: Instant) -> bool {
     let healthy = |candidate: &Candidate<'_>| {
         let (view, member) = (snapshot.endpoints.get(candidate.index), roster.members.get(candidate.index));
-        let health = member.map(|member| &member.state.health);
-        health.is_some_and(|health| health.admits(now) && !view.is_some_and(|view| refuses_connections(view, health)))
+        member.is_some_and(|member| member.state.health.admits(now)) && !view.is_some_and(refuses_connections)
     };
     let before = candidates.len();
     if candidates.iter().any(healthy) {
@@ -329,10 +323,10 @@ fn keep_healthy(candidates: &mut Vec<Candidate<'_>>, snapshot: &PoolSnapshot, ro
     candidates.len() < before
 }
 
-fn refuses_connections(view: &EndpointView, health: &Health) -> bool {
-    let enough = if health.in_doubt() { 1 } else { REFUSED_CONNECTIONS };
-    let failure = view.status.failure.as_ref();
-    failure.is_some_and(|failure| failure.kind == FailureKind::Connect && failure.attempts >= enough)
+/// Whether the last attempt at its page found nobody there. Once is enough: an idle server is tried again within a second, and until
+/// then its requests would fail.
+fn refuses_connections(view: &EndpointView) -> bool {
+    view.status.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Connect)
 }
 
 /// Tokens a block and blocks of an endpoint's KV cache, by the last page that told them.

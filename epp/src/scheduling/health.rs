@@ -101,11 +101,6 @@ impl Health {
         self.ejected_until.load(Ordering::Relaxed) != 0
     }
 
-    /// Whether a request failed there since it last answered.
-    pub fn in_doubt(&self) -> bool {
-        self.streak.load(Ordering::Relaxed) > 0 || self.is_ejected()
-    }
-
     /// A request goes there. True where it is the one that tries: [`Self::tried`] is to be called when it has ended.
     pub fn chosen(&self) -> bool {
         self.is_ejected() && !self.trying.swap(true, Ordering::Relaxed)
