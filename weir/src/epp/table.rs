@@ -83,7 +83,7 @@ pub(super) const TABLE: &[Flag] = &[
     flag("metrics-endpoint-auth", Bool, "true", Heeded, "In a cluster: the page is for whom the API server lets get it"),
     flag("metrics-cert-dir", Text, "", Heeded, "TLS on the metrics port, with tls.crt and tls.key of this directory"),
     flag("metrics-client-ca-file", Text, "", Heeded, "Callers of the metrics port bring a certificate of this authority"),
-    flag("refresh-metrics-interval", Duration, "50ms", Heeded, "How often a server at work is read; an idle one every second"),
+    flag("refresh-metrics-interval", Duration, "50ms", Heeded, "How often a server at work is read; an idle one twice a second"),
     flag("model-server-metrics-port", Port, "0", Heeded, "Port of the servers' pages; 0: the target port"),
     flag("model-server-metrics-path", Text, "/metrics", Heeded, "Path of the servers' pages"),
     flag("model-server-metrics-scheme", Text, "http", Heeded, "http or https"),
