@@ -5,7 +5,8 @@
 //! ```
 //!
 //! 250 workers send 45,000 streamed chat requests: most are short, some long, some are of an objective that may be shed. The same
-//! load goes to both gateways, one after the other, in the order picker, round robin, picker, round robin. `--short` sends a tenth.
+//! load goes to both gateways, one after the other, in the order picker, round robin, picker, round robin; `--once` has one turn
+//! each, `--short` sends a tenth.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -43,7 +44,9 @@ const LOAD: [Part; 3] = [
 ];
 
 fn main() -> Result<(), Failure> {
-    let scale = if std::env::args().any(|argument| argument == "--short") { 10 } else { 1 };
+    let given = |flag: &str| std::env::args().any(|argument| argument == flag);
+    let scale = if given("--short") { 10 } else { 1 };
+    let turns = if given("--once") { 1 } else { 2 };
     let install = Command::new(repository().join("tests/hey/install")).stderr(Stdio::inherit()).output()?;
     if !install.status.success() {
         return Err("tests/hey/install failed".into());
@@ -56,12 +59,12 @@ fn main() -> Result<(), Failure> {
     let envoy = Envoy::start("hey", &[picker.ext_proc], &servers);
     println!("| gateway | part | 200 | 429 | others | p50 ms | p99 ms | max ms | requests/s |");
     println!("|---|---|---|---|---|---|---|---|---|");
-    for (name, listener) in [("weir", "known"), ("round robin", "round-robin"), ("weir", "known"), ("round robin", "round-robin")] {
+    for (name, listener) in [("weir", "known"), ("round robin", "round-robin")].repeat(turns) {
         for part in run(&hey, &folder, envoy.address(listener), scale)? {
             println!("| {name} | {part}");
         }
     }
-    println!("\nTime to the first token as the picker measured it, over both of its runs:");
+    println!("\nTime to the first token as the picker measured it, over all of its turns:");
     let page = get(&format!("http://{}/metrics", picker.metrics))?;
     let of = |family: &str| page.lines().filter(|line| line.starts_with(family)).map(str::to_owned).collect::<Vec<_>>();
     let value = |line: &String| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).unwrap_or(f64::NAN);
