@@ -129,6 +129,19 @@ pub enum Failure {
     Elsewhere,
 }
 
+/// Counts nothing: of a request that nobody follows, or no longer.
+#[derive(Clone, Copy, Debug)]
+pub struct NoTicket;
+
+impl Ticket for NoTicket {
+    fn served_by(&mut self, _endpoint: SocketAddr) {}
+    fn response_started(&mut self, _status: u16, _at: Instant) {}
+    fn gateway_answered(&mut self, _status: u16, _why: Failure, _at: Instant) {}
+    fn response_bytes(&mut self, _bytes: usize, _at: Instant) {}
+    fn usage(&mut self, _usage: Usage) {}
+    fn completed(&mut self, _at: Instant) {}
+}
+
 /// Tokens as the model server counted them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Usage {

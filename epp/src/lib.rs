@@ -10,4 +10,4 @@ pub mod resources;
 pub mod response;
 pub mod scheduling;
 
-pub use inference::{Api, Code, Director, Failure, InferenceRequest, NamedValue, Pick, Refusal, Subset, Ticket, Usage};
+pub use inference::{Api, Code, Director, Failure, InferenceRequest, NamedValue, NoTicket, Pick, Refusal, Subset, Ticket, Usage};

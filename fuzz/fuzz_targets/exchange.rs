@@ -3,7 +3,6 @@
 
 #![no_main]
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
@@ -12,7 +11,7 @@ use weir_epp::exchange::{
     Action, BodyMode, Budget, Chunk, Closed, Content, Exchange, Head, Incoming, Message, Modes, Reply, Served, Settings,
 };
 use weir_epp::request::{Parser, Parsers};
-use weir_epp::{Failure, Pick, Ticket, Usage};
+use weir_epp::{NoTicket, Pick};
 
 const MOST: usize = 3000;
 const MODES: [BodyMode; 5] =
@@ -25,18 +24,6 @@ const VALUES: [&str; 12] = [
     "POST", "/v1/completions", "/v1/messages", "/vllm.grpc.engine.VllmEngine/Generate", "/x", "200", "101", "503",
     "text/event-stream", "application/json", "application/grpc", "gzip",
 ];
-
-#[derive(Debug)]
-struct Nothing;
-
-impl Ticket for Nothing {
-    fn served_by(&mut self, _endpoint: SocketAddr) {}
-    fn response_started(&mut self, _status: u16, _at: Instant) {}
-    fn gateway_answered(&mut self, _status: u16, _why: Failure, _at: Instant) {}
-    fn response_bytes(&mut self, _bytes: usize, _at: Instant) {}
-    fn usage(&mut self, _usage: Usage) {}
-    fn completed(&mut self, _at: Instant) {}
-}
 
 /// What the input says, byte by byte; zeros after its end.
 struct Script<'a>(&'a [u8]);
@@ -125,7 +112,7 @@ fuzz_target!(|input: &[u8]| {
                 let target_model = (script.byte() & 1 == 1).then(|| "target".into());
                 rewritten |= target_model.is_some();
                 let endpoints = vec![([10, 0, 0, 1], 8000).into()];
-                exchange.directed(Ok(Pick { endpoints, target_model, request_headers: Vec::new(), response_headers: Vec::new(), ticket: Box::new(Nothing) }), &mut out);
+                exchange.directed(Ok(Pick { endpoints, target_model, request_headers: Vec::new(), response_headers: Vec::new(), ticket: Box::new(NoTicket) }), &mut out);
                 None
             }
             _ => None,

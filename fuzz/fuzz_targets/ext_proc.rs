@@ -3,7 +3,6 @@
 #![no_main]
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 
@@ -14,26 +13,13 @@ use libfuzzer_sys::fuzz_target;
 use prometheus_client::registry::Registry;
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use weir_epp::exchange::Settings;
 use weir_epp::frontend::Frontend;
 use weir_epp::request::{Parser, Parsers};
-use weir_epp::{Director, Failure, InferenceRequest, Pick, Refusal, Ticket, Usage};
+use weir_epp::{Director, InferenceRequest, NoTicket, Pick, Refusal};
 use weir_serving::Health;
-
-#[derive(Debug)]
-struct Nothing;
-
-impl Ticket for Nothing {
-    fn served_by(&mut self, _endpoint: SocketAddr) {}
-    fn response_started(&mut self, _status: u16, _at: Instant) {}
-    fn gateway_answered(&mut self, _status: u16, _why: Failure, _at: Instant) {}
-    fn response_bytes(&mut self, _bytes: usize, _at: Instant) {}
-    fn usage(&mut self, _usage: Usage) {}
-    fn completed(&mut self, _at: Instant) {}
-}
 
 /// Picks at once, the model that is asked for by header.
 struct First;
@@ -46,7 +32,7 @@ impl Director for First {
             target_model: request.model_rewrite,
             request_headers: Vec::new(),
             response_headers: Vec::new(),
-            ticket: Box::new(Nothing),
+            ticket: Box::new(NoTicket),
         }) })
     }
 

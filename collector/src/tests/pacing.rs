@@ -9,6 +9,7 @@ use super::eventually;
 use super::rig::{Rig, pool, quick};
 use super::server::{Answer, Server};
 use crate::CollectorConfig;
+use crate::activity::EndpointActivity;
 
 const BUSY: Duration = Duration::from_millis(20);
 /// So long that a second read within a test can only be of a busy endpoint.
@@ -42,13 +43,19 @@ async fn an_endpoint_is_read_often_while_its_page_shows_requests() {
     rig.stop().await;
 }
 
-#[tokio::test]
-async fn an_idle_endpoint_that_is_given_a_request_is_read_at_once_and_for_as_long() {
+/// An endpoint that idles and was read, and through what it is told to be at work.
+async fn idle() -> (Server, Rig, EndpointActivity) {
     let server = Server::start(|_| page(0, 0)).await;
     let wanted = pool(&[server.address]);
     let rig = Rig::start(paced(), vec![wanted.clone()]);
     let told = rig.activity.endpoint(&wanted.spec.id, &wanted.spec.endpoints[0].address);
     eventually("read while idle", || rig.status(server.address).is_some_and(|status| status.interval == IDLE)).await;
+    (server, rig, told)
+}
+
+#[tokio::test]
+async fn an_idle_endpoint_that_is_given_a_request_is_read_at_once_and_for_as_long() {
+    let (server, rig, told) = idle().await;
     let (requests, start) = (server.requests(), Instant::now());
     told.set(true);
     eventually("read often", || server.requests() >= requests + 10).await;
@@ -61,11 +68,7 @@ async fn an_idle_endpoint_that_is_given_a_request_is_read_at_once_and_for_as_lon
 
 #[tokio::test]
 async fn a_request_that_ended_at_once_makes_an_idle_endpoint_be_read() {
-    let server = Server::start(|_| page(0, 0)).await;
-    let wanted = pool(&[server.address]);
-    let rig = Rig::start(paced(), vec![wanted.clone()]);
-    let told = rig.activity.endpoint(&wanted.spec.id, &wanted.spec.endpoints[0].address);
-    eventually("read while idle", || rig.status(server.address).is_some_and(|status| status.interval == IDLE)).await;
+    let (server, rig, told) = idle().await;
     // Nobody runs between the two: the loop sees the end alone.
     let (requests, start) = (server.requests(), Instant::now());
     told.set(true);

@@ -7,7 +7,6 @@ mod plugins;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::time::advance;
 use weir_datastore::engine::{PageClock, PageMemory, PageReader};
@@ -16,6 +15,7 @@ use weir_datastore::{EndpointSpec, EndpointState, EndpointWriter, FailureKind, P
 
 use super::*;
 use crate::inference::{Code, Failure, Usage};
+use crate::metrics::testing;
 use crate::resources::{ModelRewrite, Objective, RewriteRule, Target};
 use crate::scheduling::testing::request;
 
@@ -122,14 +122,11 @@ impl Rig {
     }
 
     fn page(&self) -> String {
-        let mut page = String::new();
-        encode(&mut page, &self.registry).unwrap();
-        page
+        testing::page(&self.registry)
     }
 
     fn shows(&self, line: &str) {
-        let page = self.page();
-        assert!(page.lines().any(|on_page| on_page == line), "no `{line}` in\n{page}");
+        testing::shows(&self.registry, line);
     }
 }
 

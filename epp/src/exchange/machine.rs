@@ -11,7 +11,7 @@ use super::refusal::immediate;
 use super::{Action, Budget, Chunk, Head, Incoming, Message, Modes, Note, Reply, Served, Settings};
 use crate::request::{self, RequestBody, RequestHead};
 use crate::response::{ModelBack, ResponseBody};
-use crate::{Failure, NamedValue, Refusal, Subset, Ticket, Usage};
+use crate::{NamedValue, NoTicket, Refusal, Subset, Ticket};
 
 /// How a stream ended, from the gateway's side.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -95,19 +95,6 @@ pub(super) struct Picked {
     pub(super) streaming: bool,
     /// Headers that the response is to have where the first endpoint served.
     pub(super) response_headers: Vec<(Arc<str>, String)>,
-}
-
-/// In place of a ticket that has expired.
-#[derive(Debug)]
-struct Expired;
-
-impl Ticket for Expired {
-    fn served_by(&mut self, _endpoint: SocketAddr) {}
-    fn response_started(&mut self, _status: u16, _at: Instant) {}
-    fn gateway_answered(&mut self, _status: u16, _why: Failure, _at: Instant) {}
-    fn response_bytes(&mut self, _bytes: usize, _at: Instant) {}
-    fn usage(&mut self, _usage: Usage) {}
-    fn completed(&mut self, _at: Instant) {}
 }
 
 /// Who made a response, as the gateway tells.
@@ -197,7 +184,7 @@ impl Exchange {
     /// The gateway has said nothing since the pick for as long as [`Settings::silence`]: whatever comes, it is not told any more.
     pub fn silent(&mut self, out: &mut Vec<Action>) {
         if let Some(picked) = &mut self.picked {
-            picked.ticket = Box::new(Expired);
+            picked.ticket = Box::new(NoTicket);
             out.push(Action::Note(Note::Silent));
         }
     }

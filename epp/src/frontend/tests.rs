@@ -506,8 +506,7 @@ async fn a_stream_too_many_is_turned_away() {
     assert!(first.is_some() && metrics.stream(1).is_none());
     drop(first);
     assert!(metrics.stream(1).is_some());
-    let mut page = String::new();
-    prometheus_client::encoding::text::encode(&mut page, registry).unwrap();
+    let page = crate::metrics::testing::page(registry);
     assert!(
         page.contains("weir_ext_proc_streams 0") && page.contains("weir_ext_proc_events_total{kind=\"too_many_streams\"} 0"),
         "{page}"

@@ -8,6 +8,8 @@ mod buckets;
 mod flow;
 mod models;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-use prometheus_client::encoding::text::encode;
 use tokio::time::Instant;
 
 use super::models::MOST_PAIRS;
+use super::testing::page;
 use super::*;
 use crate::flow::Outcome;
 use crate::inference::Usage;
@@ -10,12 +10,6 @@ fn registered() -> (Registry, EppMetrics) {
     let mut registry = Registry::default();
     let metrics = EppMetrics::register(&mut registry, "llama", &SchedulingConfig::default(), "c0ffee", "v1");
     (registry, metrics)
-}
-
-fn page(registry: &Registry) -> String {
-    let mut page = String::new();
-    encode(&mut page, registry).unwrap();
-    page
 }
 
 #[test]

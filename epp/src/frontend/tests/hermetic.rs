@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::google::protobuf::{ListValue, Struct, Value, value::Kind};
-use prometheus_client::encoding::text::encode;
 use tokio::time::Instant;
 use weir_datastore::engine::{PageClock, PageMemory, PageReader};
 use weir_datastore::page::Format;
@@ -12,7 +11,7 @@ use weir_datastore::{EndpointSpec, EndpointState, EndpointWriter, PoolId, PoolSp
 
 use super::*;
 use crate::director::{DirectorSettings, PoolDirector};
-use crate::metrics::EppMetrics;
+use crate::metrics::{EppMetrics, testing};
 use crate::request::{Parser, Parsers};
 use crate::resources::{ModelRewrite, Objective, Resources, RewriteRule, Target};
 use crate::scheduling::SchedulingConfig;
@@ -125,15 +124,8 @@ impl Hermetic {
         self.ask(&[&ENVOY[..], &[("hi", "mom")], more].concat(), &[body.as_bytes()], subset).await.0
     }
 
-    fn page(&self) -> String {
-        let mut page = String::new();
-        encode(&mut page, &self.registry).unwrap();
-        page
-    }
-
     fn shows(&self, line: &str) {
-        let page = self.page();
-        assert!(page.lines().any(|on_page| on_page == line), "no `{line}` in\n{page}");
+        testing::shows(&self.registry, line);
     }
 }
 
