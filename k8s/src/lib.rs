@@ -7,9 +7,12 @@
 //! 2. [`InferencePool`]: both versions of the resource in one form; [`FieldProblem`]: what is wrong with an object.
 //! 3. [`InferenceObjective`], [`InferenceModelRewrite`], [`InferenceModel`]: what users say about a pool's requests.
 //! 4. [`Pod`], [`Service`]: the few fields of them that count here.
+//! 5. [`Leadership`], [`Leader`]: one of several replicas leads, and only it writes; [`EventRecorder`]: Events that say why.
 
 mod client;
+mod event;
 mod field;
+mod lease;
 mod meta;
 mod model;
 mod objective;
@@ -20,7 +23,9 @@ mod rewrite;
 mod service;
 
 pub use client::{ClientError, ClientOptions, USER_AGENT};
+pub use event::{Event, EventMetrics, EventRecorder, EventType, Reporter};
 pub use field::FieldProblem;
+pub use lease::{Leader, Leadership, LeaseMetrics, LeaseSettings, LeaseSettingsError, NotLeading};
 pub use model::{InferenceModel, ModelTarget};
 pub use objective::InferenceObjective;
 pub use pod::{ContainerPort, Pod, PodCondition};
