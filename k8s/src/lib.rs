@@ -7,8 +7,10 @@
 //! 2. [`InferencePool`]: both versions of the resource in one form; [`FieldProblem`]: what is wrong with an object.
 //! 3. [`InferenceObjective`], [`InferenceModelRewrite`], [`InferenceModel`]: what users say about a pool's requests.
 //! 4. [`Pod`], [`Service`]: the few fields of them that count here.
-//! 5. [`Leadership`], [`Leader`]: one of several replicas leads, and only it writes; [`EventRecorder`]: Events that say why.
+//! 5. [`Autoscaler`], [`ScaleTarget`]: what scales a pool's pods, between which bounds, and who wrote the number last.
+//! 6. [`Leadership`], [`Leader`]: one of several replicas leads, and only it writes; [`EventRecorder`]: Events that say why.
 
+mod autoscaler;
 mod client;
 mod event;
 mod field;
@@ -21,7 +23,9 @@ mod pool;
 mod reference;
 mod rewrite;
 mod service;
+mod target;
 
+pub use autoscaler::Autoscaler;
 pub use client::{ClientError, ClientOptions, USER_AGENT};
 pub use event::{Event, EventMetrics, EventRecorder, EventType, Reporter};
 pub use field::FieldProblem;
@@ -33,6 +37,7 @@ pub use pool::{InferencePool, PickerReference, PoolVersion};
 pub use reference::{PoolReference, RequestResource};
 pub use rewrite::{InferenceModelRewrite, RewriteRule, RewriteTarget};
 pub use service::{Service, ServicePort, TargetPort};
+pub use target::{FieldManager, ScaleTarget, TargetReference};
 
 /// Before the names of the annotations that weir reads off a pool, where no other is set.
 pub const ANNOTATION_PREFIX: &str = "weir.internal/";
