@@ -6,6 +6,8 @@
 mod holding;
 #[path = "epp/rig.rs"]
 mod rig;
+#[path = "epp/standalone.rs"]
+mod standalone;
 
 use rig::{Gateway, Picker, blocking};
 use serde_json::json;

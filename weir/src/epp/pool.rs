@@ -73,6 +73,10 @@ impl Source {
                     told.send_replace(Arc::new(belongs.resources(&of_file(rules)?)));
                 }
                 let (watcher, wanted) = loaded.watch(registry);
+                let watcher = match options.pools_poll {
+                    Some(interval) => watcher.poll_every(interval),
+                    None => watcher,
+                };
                 let way_out = format!("write it into {} again", path.display());
                 Ok(Self { pool, wanted, resources, client: None, way_out, told, kind: Kind::File(watcher) })
             }
