@@ -7,7 +7,9 @@
 //! 2. [`InferencePool`]: both versions of the resource in one form; [`FieldProblem`]: what is wrong with an object.
 //! 3. [`InferenceObjective`], [`InferenceModelRewrite`], [`InferenceModel`]: what users say about a pool's requests.
 //! 4. [`Pod`], [`Service`]: the few fields of them that count here.
+//! 5. [`Autoscaler`], [`ScaleTarget`]: what scales a pool's pods, between which bounds, and who wrote the number last.
 
+mod autoscaler;
 mod client;
 mod field;
 mod meta;
@@ -18,7 +20,9 @@ mod pool;
 mod reference;
 mod rewrite;
 mod service;
+mod target;
 
+pub use autoscaler::Autoscaler;
 pub use client::{ClientError, ClientOptions, USER_AGENT};
 pub use field::FieldProblem;
 pub use model::{InferenceModel, ModelTarget};
@@ -28,6 +32,7 @@ pub use pool::{InferencePool, PickerReference, PoolVersion};
 pub use reference::{PoolReference, RequestResource};
 pub use rewrite::{InferenceModelRewrite, RewriteRule, RewriteTarget};
 pub use service::{Service, ServicePort, TargetPort};
+pub use target::{FieldManager, ScaleTarget, TargetReference};
 
 /// Before the names of the annotations that weir reads off a pool, where no other is set.
 pub const ANNOTATION_PREFIX: &str = "weir.internal/";
