@@ -31,7 +31,7 @@ pub use self::rules::RequestRules;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kube::core::{DynamicObject, DynamicResourceScope};
 use kube::runtime::watcher;
@@ -187,7 +187,7 @@ impl KubeDiscovery {
             let convert = move |object| RuleFacts::of(resource, &object);
             watches.spawn(follower.run(convert, move |change| Update::Rules(resource, change), sender.clone()));
         }
-        watches.spawn(self.follower::<Pod>(PODS, &(), any).run(PodFacts::of, Update::Pods, sender.clone()));
+        watches.spawn(self.follower::<Pod>(PODS, &(), any).run(read_pod, Update::Pods, sender.clone()));
         watches
     }
 
@@ -208,6 +208,12 @@ impl KubeDiscovery {
         let obstacles = Some(self.obstacles.clone());
         Follower { api, config, health, metrics: self.metrics.clone(), group, namespace, obstacles, ask_again: self.ask_again }
     }
+}
+
+/// A pod as it is told now.
+fn read_pod(pod: Pod) -> PodFacts {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    PodFacts::of(pod, Instant::now(), i64::try_from(wall.as_secs()).unwrap_or(i64::MAX))
 }
 
 fn resource_name(version: PoolVersion) -> &'static str {
