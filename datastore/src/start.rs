@@ -131,16 +131,27 @@ pub struct StartingPod {
 }
 
 impl StartingPod {
+    /// Whether [`Self::hindrance`] has something to tell.
+    pub fn is_hindered(&self, expected: Option<Duration>, now: Instant) -> bool {
+        self.start
+            .unready_since
+            .is_some_and(|since| self.start.obstacle.is_some() || now.saturating_duration_since(since) > patience(expected))
+    }
+
     /// What stands in the way of its ever being ready, with `expected` as the time that starts take; none: it is to be expected.
     pub fn hindrance(&self, expected: Option<Duration>, now: Instant) -> Option<String> {
-        let since = self.start.unready_since?;
-        if let Some(obstacle) = &self.start.obstacle {
-            return Some(format!("pod {}: {obstacle}", self.pod));
-        }
-        let waited = now.saturating_duration_since(since);
-        let patience = expected.map_or(PATIENCE, |expected| PATIENCE.max(expected.saturating_mul(3)));
-        (waited > patience).then(|| format!("pod {} has not been ready for {} minutes", self.pod, waited.as_secs() / 60))
+        let since = self.start.unready_since.filter(|_| self.is_hindered(expected, now))?;
+        let minutes = now.saturating_duration_since(since).as_secs() / 60;
+        Some(match &self.start.obstacle {
+            Some(obstacle) => format!("pod {}: {obstacle}", self.pod),
+            None => format!("pod {} has not been ready for {minutes} minutes", self.pod),
+        })
     }
+}
+
+/// How long a pod may be unready and still be a promise.
+fn patience(expected: Option<Duration>) -> Duration {
+    expected.map_or(PATIENCE, |expected| PATIENCE.max(expected.saturating_mul(3)))
 }
 
 /// How often a phase took how long.

@@ -294,7 +294,7 @@ impl PoolSnapshot {
     /// Pods that are not ready yet and have nothing in their way.
     pub fn coming(&self) -> impl Iterator<Item = &StartingPod> {
         let expected = self.expected_start();
-        self.unready.iter().filter(move |pod| pod.hindrance(expected, self.taken_at).is_none())
+        self.unready.iter().filter(move |pod| !pod.is_hindered(expected, self.taken_at))
     }
 
     /// What stands in the way of the first pod that is not ready and will not be.
@@ -307,6 +307,12 @@ impl PoolSnapshot {
     pub fn is_pending(&self) -> bool {
         let pending = || self.unready.iter().filter(|pod| pod.pending);
         self.pending > pending().count() || self.coming().any(|pod| pod.pending)
+    }
+
+    /// Whether `pod` is not ready and will not be by itself.
+    pub fn is_hindered(&self, pod: &str) -> bool {
+        let expected = self.expected_start();
+        self.unready.iter().any(|other| *other.pod == *pod && other.is_hindered(expected, self.taken_at))
     }
 
     /// What remains of the expected start of the pod that began last.
