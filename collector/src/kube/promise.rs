@@ -24,6 +24,8 @@ pub enum Promise {
     Nothing,
     /// Something: what it is, for people.
     Endpoint(Arc<str>),
+    /// Pods are wanted: those that are there say more.
+    Pods(Arc<str>),
     /// Nothing, though there is something that might: what keeps it, and the way out, for people.
     Hindered(Arc<str>),
 }
@@ -69,7 +71,7 @@ pub(super) fn promise(
         return Promise::Hindered(format!("{what} is being deleted").into());
     }
     if target.replicas > 0 {
-        return Promise::Endpoint(format!("{what} wants {} replicas", target.replicas).into());
+        return Promise::Pods(format!("{what} wants {} replicas", target.replicas).into());
     }
     let by_hand = || {
         let way = "a zero that it did not make stays: scale it to 1 replica";
@@ -106,8 +108,9 @@ fn kedas() -> Promise {
 pub(super) fn together(promises: impl IntoIterator<Item = Promise>) -> Promise {
     let rank = |promise: &Promise| match promise {
         Promise::Endpoint(_) => 0,
-        Promise::Hindered(_) => 1,
-        Promise::Nothing => 2,
+        Promise::Pods(_) => 1,
+        Promise::Hindered(_) => 2,
+        Promise::Nothing => 3,
     };
     promises.into_iter().min_by_key(rank).unwrap_or_default()
 }
@@ -142,6 +145,7 @@ mod tests {
         match promise(facts.waker().unwrap(), target, inactive, now) {
             Promise::Nothing => "nothing".into(),
             Promise::Endpoint(words) => format!("yes: {words}"),
+            Promise::Pods(words) => format!("pods: {words}"),
             Promise::Hindered(words) => format!("no: {words}"),
         }
     }
@@ -158,7 +162,7 @@ mod tests {
             promised(&facts(|_| ()), &target(0, hpa), 0)
                 .starts_with("yes: HorizontalPodAutoscaler a scales Deployment.apps/d from 0")
         );
-        assert_eq!(promised(&facts(|_| ()), &target(2, hpa), 0), "yes: Deployment.apps/d wants 2 replicas");
+        assert_eq!(promised(&facts(|_| ()), &target(2, hpa), 0), "pods: Deployment.apps/d wants 2 replicas");
         let by_hand = promised(&facts(inactive("ScalingDisabled")), &target(0, "kubectl"), 0);
         assert!(by_hand.starts_with("no: Deployment.apps/d has 0 replicas") && by_hand.contains("scale it to 1"), "{by_hand}");
         let blind = facts(inactive("FailedGetExternalMetric"));

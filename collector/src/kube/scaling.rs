@@ -122,7 +122,9 @@ impl Scaling {
             if changed {
                 match &promise {
                     Promise::Nothing => info!("no autoscaler scales the pool from zero"),
-                    Promise::Endpoint(what) => info!(%what, "something will bring an endpoint where there is none"),
+                    Promise::Endpoint(what) | Promise::Pods(what) => {
+                        info!(%what, "something will bring an endpoint where there is none")
+                    }
                     Promise::Hindered(why) => warn!(%why, "nothing will bring an endpoint where there is none"),
                 }
                 *before = promise;

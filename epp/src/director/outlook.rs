@@ -37,12 +37,17 @@ impl Shared {
         });
         let is_empty = snapshot.coverage.ready() == 0;
         let expectation = self.expectation.borrow();
-        let promised = snapshot.hold || snapshot.is_pending() || matches!(*expectation, Expectation::Endpoint(_));
+        let expected = match &*expectation {
+            Expectation::Endpoint(_) => true,
+            Expectation::Pods(_) => snapshot.hindrance().is_none(),
+            Expectation::Nothing | Expectation::Hindered(_) => false,
+        };
+        let promised = snapshot.hold || snapshot.is_pending() || expected;
         let comes = starts || (promised && is_empty);
         let why = match &*expectation {
             _ if comes => None,
             Expectation::Hindered(why) => Some(why.to_string()),
-            Expectation::Nothing | Expectation::Endpoint(_) => snapshot.hindrance(),
+            Expectation::Nothing | Expectation::Endpoint(_) | Expectation::Pods(_) => snapshot.hindrance(),
         };
         Outlook { comes, is_empty, retry_after: retry_after(snapshot, comes), why }
     }

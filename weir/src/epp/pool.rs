@@ -143,6 +143,7 @@ impl Source {
                 let expectation = match &*promise.borrow_and_update() {
                     Promise::Nothing => Expectation::Nothing,
                     Promise::Endpoint(what) => Expectation::Endpoint(what.clone()),
+                    Promise::Pods(what) => Expectation::Pods(what.clone()),
                     Promise::Hindered(why) => Expectation::Hindered(why.clone()),
                 };
                 director.expectation().send_replace(expectation);

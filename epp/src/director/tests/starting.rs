@@ -101,6 +101,12 @@ async fn a_pod_that_will_never_be_ready_is_no_promise_and_named() {
     holding.held(0).await;
     tokio::time::advance(Duration::from_secs(601)).await;
     assert!(holding.refused().await.message.ends_with(": pod pod-0 has not been ready for 10 minutes"));
+    // That pods are wanted is no help where they are stuck, and is where there are none yet.
+    holding.rig.director.expectation().send_replace(Expectation::Pods("a Deployment".into()));
+    assert!(holding.refused().await.message.ends_with("for 10 minutes"));
+    holding.becomes(Vec::new(), &[]);
+    holding.ask_many(1, &request()).await.remove(0).abort();
+    holding.held(0).await;
     holding.rig.director.expectation().send_replace(Expectation::Hindered("scaled to 0 by hand".into()));
     assert!(holding.refused().await.message.ends_with("request: scaled to 0 by hand"));
 }
