@@ -93,9 +93,9 @@ impl Stage {
     pub(crate) fn ask(&self, count: usize, streamed: usize) -> Vec<JoinHandle<Answer>> {
         let ask = |index: usize| {
             let stream = index < streamed;
-            let request = self.scene.ask(5, stream).timeout(Duration::from_secs(300)).send();
+            let request = self.scene.ask(5, stream).timeout(Duration::from_secs(300));
             self.scene.runtime.spawn(async move {
-                let response = request.await.unwrap();
+                let response = request.send().await.unwrap();
                 let status = response.status().as_u16();
                 let header = |name| response.headers().get(name).map(|value| value.to_str().unwrap_or_default().to_owned());
                 let (retry_after, reason) = (header("retry-after"), header("x-llm-d-request-dropped-reason"));
