@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "epp/empty.rs"]
+mod empty;
 #[path = "epp/holding.rs"]
 mod holding;
 #[path = "epp/rig.rs"]

@@ -209,6 +209,15 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
 
     tasks.spawn(collector.run(wanted, drained.clone()));
     tasks.spawn(watch.run(drained.clone()));
+    if let Some(promises) = source.promises(&director) {
+        let ended = drained.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = promises => {}
+                () = ended.cancelled() => {}
+            }
+        });
+    }
     source.follow(&mut tasks, &drained);
     tasks.spawn(configuration.run(director.clone(), drained.clone()));
     let dispatcher = director.clone();
