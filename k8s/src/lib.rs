@@ -8,10 +8,13 @@
 //! 3. [`InferenceObjective`], [`InferenceModelRewrite`], [`InferenceModel`]: what users say about a pool's requests.
 //! 4. [`Pod`], [`Service`]: the few fields of them that count here.
 //! 5. [`Autoscaler`], [`ScaleTarget`]: what scales a pool's pods, between which bounds, and who wrote the number last.
+//! 6. [`Leadership`], [`Leader`]: one of several replicas leads, and only it writes; [`EventRecorder`]: Events that say why.
 
 mod autoscaler;
 mod client;
+mod event;
 mod field;
+mod lease;
 mod meta;
 mod model;
 mod objective;
@@ -24,7 +27,9 @@ mod target;
 
 pub use autoscaler::Autoscaler;
 pub use client::{ClientError, ClientOptions, USER_AGENT};
+pub use event::{Event, EventMetrics, EventRecorder, EventType, Reporter};
 pub use field::FieldProblem;
+pub use lease::{Leader, Leadership, LeaseMetrics, LeaseSettings, LeaseSettingsError, NotLeading};
 pub use model::{InferenceModel, ModelTarget};
 pub use objective::InferenceObjective;
 pub use pod::{ContainerPort, Pod, PodCondition};

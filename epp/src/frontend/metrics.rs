@@ -26,7 +26,11 @@ impl FrontendMetrics {
     /// Counters that this registry exposes, all of them from the start.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register("weir_ext_proc_streams", "Streams of gateways that are open, one per request", metrics.streams.clone());
+        registry.register(
+            "weir_ext_proc_streams",
+            "Streams of gateways that are open, one per request, and requests without a gateway",
+            metrics.streams.clone(),
+        );
         registry.register("weir_ext_proc_waiting_requests", "Requests that wait for their pick", metrics.waiting.clone());
         registry.register(
             "weir_ext_proc_events",
@@ -45,23 +49,23 @@ impl FrontendMetrics {
     }
 
     /// Counts it; whether it is the first of its kind.
-    pub(super) fn count(&self, note: Note) -> bool {
+    pub(crate) fn count(&self, note: Note) -> bool {
         self.events.get_or_create(&Kind { kind: note.label() }).inc() == 0
     }
 
     /// One more stream, if there are less than `most`.
-    pub(super) fn stream(&self, most: usize) -> Option<Raised> {
+    pub(crate) fn stream(&self, most: usize) -> Option<Raised> {
         let raised = Raised::new(&self.streams);
         let open = usize::try_from(self.streams.get()).unwrap_or(0);
         (open <= most).then_some(raised)
     }
 
-    pub(super) fn waiting(&self) -> Raised {
+    pub(crate) fn waiting(&self) -> Raised {
         Raised::new(&self.waiting)
     }
 
     #[cfg(test)]
-    pub(super) fn counted(&self, note: Note) -> u64 {
+    pub(crate) fn counted(&self, note: Note) -> u64 {
         self.events.get_or_create(&Kind { kind: note.label() }).get()
     }
 
@@ -73,7 +77,7 @@ impl FrontendMetrics {
 
 /// A gauge is one higher while this exists.
 #[derive(Debug)]
-pub(super) struct Raised(Gauge<i64, AtomicI64>);
+pub(crate) struct Raised(Gauge<i64, AtomicI64>);
 
 impl Raised {
     fn new(gauge: &Gauge<i64, AtomicI64>) -> Self {

@@ -15,5 +15,6 @@ mod session;
 mod tests;
 
 pub use metrics::FrontendMetrics;
+pub(crate) use metrics::Raised;
 pub use server::{Certificate, Servers, connection_limits, request_limits};
 pub use service::Frontend;

@@ -18,6 +18,7 @@ use super::metrics::FrontendMetrics;
 use super::protocol::{ExternalProcessor, ExternalProcessorServer, ProcessingRequest, ProcessingResponse};
 use super::session::Session;
 use crate::Director;
+use crate::conversation::Conversation;
 use crate::exchange::{Budget, Exchange, Note, SettingError, Settings};
 
 /// What a message may take beside a body: heads, attributes, metadata.
@@ -104,12 +105,12 @@ impl Frontend {
         self.shared.budget.used()
     }
 
-    fn session(&self, inbound: Streaming<ProcessingRequest>) -> Result<Session, Status> {
+    /// Another request, unless there are as many as there may be.
+    pub(crate) fn conversation(&self) -> Option<Conversation> {
         let shared = &self.shared;
         let Some(open) = shared.metrics.stream(shared.settings.streams) else {
             shared.metrics.count(Note::TooManyStreams);
-            let most = shared.settings.streams;
-            return Err(Status::resource_exhausted(format!("{most} streams are open, as many as the picker's limit allows")));
+            return None;
         };
         let random = {
             let mut random = shared.random.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,7 +118,20 @@ impl Frontend {
         };
         let exchange = Exchange::new(Arc::clone(&shared.settings), &shared.budget, random).wanting(shared.director.headers());
         let director = Arc::clone(&shared.director);
-        Ok(Session::new(inbound, exchange, director, shared.metrics.clone(), shared.leaving.clone(), shared.settings.silence, open))
+        Some(Conversation::new(exchange, director, shared.metrics.clone(), shared.leaving.clone(), open))
+    }
+
+    /// Requests that may be open at once.
+    pub(crate) fn most_streams(&self) -> usize {
+        self.shared.settings.streams
+    }
+
+    fn session(&self, inbound: Streaming<ProcessingRequest>) -> Result<Session, Status> {
+        let Some(conversation) = self.conversation() else {
+            let most = self.most_streams();
+            return Err(Status::resource_exhausted(format!("{most} streams are open, as many as the picker's limit allows")));
+        };
+        Ok(Session::new(inbound, conversation, self.shared.settings.silence))
     }
 }
 
