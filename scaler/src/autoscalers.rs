@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use kube::core::DynamicObject;
@@ -76,7 +75,7 @@ pub(crate) async fn follow(
         }
         match change {
             Event::Init => listed.clear(),
-            Event::InitApply(object) => drop(listed.extend([read(object)])),
+            Event::InitApply(object) => listed.extend([read(object)]),
             Event::InitDone => {
                 let known = std::mem::take(&mut listed);
                 found.send_replace(Autoscalers { listed: true, known });

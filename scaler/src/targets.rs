@@ -124,12 +124,7 @@ impl Targets {
     }
 
     /// Scales `target`, which is as it was read or is not written.
-    pub(crate) async fn scale(
-        &self,
-        reference: &TargetReference,
-        target: &ScaleTarget,
-        replicas: u32,
-    ) -> Result<(), TargetError> {
+    pub(crate) async fn scale(&self, reference: &TargetReference, target: &ScaleTarget, replicas: u32) -> Result<(), TargetError> {
         let resource = self.resource(reference).await?;
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &self.namespace, &resource);
         let what = self.name(reference);
@@ -176,9 +171,10 @@ impl Targets {
             }
             Ok(Err(error)) => return Err(TargetError::Unreachable(shortened(&error))),
         };
-        let scales = capabilities.subresources.iter().any(|(subresource, _)| {
-            subresource.plural == "scale" || subresource.plural.ends_with("/scale")
-        });
+        let scales = capabilities
+            .subresources
+            .iter()
+            .any(|(subresource, _)| subresource.plural == "scale" || subresource.plural.ends_with("/scale"));
         if capabilities.scope != Scope::Namespaced || !scales {
             return Err(unfit(format!("the kind {kind} has no /scale")));
         }

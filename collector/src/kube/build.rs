@@ -3,6 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use weir_datastore::engine::Engine;
 use weir_datastore::{EndpointAddress, EndpointSpec, EndpointState, MetricsSource, PoolId, PoolSpec};
@@ -45,7 +46,7 @@ impl Cluster<'_> {
             picker_names = Some(names(&pickers));
         }
         let spec = PoolSpec { metrics, endpoints, pickers: picker_names, pending, hold, ..PoolSpec::empty(id.clone()) };
-        WantedPool { spec, access: page.access, pickers }
+        WantedPool { spec, access: page.access, pickers, selector: Arc::new(pool.selector.clone()) }
     }
 
     /// The pool's endpoints, and how many of its pods have no address yet.

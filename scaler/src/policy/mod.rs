@@ -8,7 +8,7 @@ mod reason;
 mod tests;
 
 pub use pool::PoolView;
-pub use reason::{Reason, Tone};
+pub use reason::Reason;
 
 use std::sync::Arc;
 use std::time::Duration;

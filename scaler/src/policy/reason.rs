@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir_datastore::PoolId;
-use weir_k8s::FieldProblem;
+use weir_k8s::{EventType, FieldProblem};
 
 /// Why a target is scaled, or left as it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,15 +48,6 @@ pub enum Reason {
     HandedBack(&'static str),
 }
 
-/// Whether an Event warns.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Tone {
-    /// As wanted.
-    Normal,
-    /// Somebody should look.
-    Warning,
-}
-
 impl Reason {
     /// The label value on the page.
     pub fn label(&self) -> &'static str {
@@ -82,8 +73,8 @@ impl Reason {
         }
     }
 
-    /// The labels of what a target can stay at.
-    pub const STATES: [&'static str; 14] = [
+    /// The labels of what an annotated target can be at.
+    pub const STATES: [&'static str; 17] = [
         "deleting",
         "broken_annotation",
         "min_replicas_zero",
@@ -98,12 +89,15 @@ impl Reason {
         "foreign_zero",
         "asleep",
         "others_serve",
+        "idle",
+        "held",
+        "handed_back",
     ];
 
-    /// The Event that tells it: its tone, and its reason in one word. None for what is as usual.
-    pub fn event(&self) -> Option<(Tone, &'static str)> {
-        let warning = |reason| Some((Tone::Warning, reason));
-        let normal = |reason| Some((Tone::Normal, reason));
+    /// The Event that tells it: its type, and its reason in one word. None for what is as usual.
+    pub fn event(&self) -> Option<(EventType, &'static str)> {
+        let warning = |reason| Some((EventType::Warning, reason));
+        let normal = |reason| Some((EventType::Normal, reason));
         match self {
             Self::BrokenAnnotation(_) => warning("BrokenAnnotation"),
             Self::MinReplicasZero => warning("MinReplicasZero"),

@@ -10,8 +10,7 @@ use super::*;
 const IDLE_AFTER: Duration = Duration::from_secs(600);
 
 fn autoscaler() -> Autoscaler {
-    let target =
-        TargetReference { group: "apps".into(), version: "v1".into(), kind: "Deployment".into(), name: "d".into() };
+    let target = TargetReference { group: "apps".into(), version: "v1".into(), kind: "Deployment".into(), name: "d".into() };
     Autoscaler {
         namespace: "n".into(),
         name: "a".into(),
@@ -64,7 +63,10 @@ fn an_idle_pool_sleeps_and_a_held_request_wakes_it() {
     let up = target(2, vec![manager("kube-controller-manager", false, "scale")]);
     let decision = decided(&autoscaler(), &up, &[pool(0, Ok(600), 2)]);
     assert_eq!((decision.action, decision.reason.label()), (Action::Sleep, "idle"));
-    assert_eq!(decided(&autoscaler(), &up, &[pool(0, Ok(599), 2)]).reason, Reason::Resting(PoolId::new("n", "p"), Duration::from_secs(1)));
+    assert_eq!(
+        decided(&autoscaler(), &up, &[pool(0, Ok(599), 2)]).reason,
+        Reason::Resting(PoolId::new("n", "p"), Duration::from_secs(1))
+    );
     assert_eq!(decided(&autoscaler(), &ours(), &[pool(0, Ok(9999), 0)]).reason, Reason::Asleep);
     // Whether the pool is idle need not be known for that: one picker that holds is enough.
     let decision = decided(&autoscaler(), &ours(), &[pool(3, Err("a picker is silent"), 0)]);
@@ -128,7 +130,13 @@ fn each_refusal_has_words_that_end_with_a_way_out() {
         (Autoscaler { keda: Some("so".into()), ..autoscaler() }, &up, &idle, "keda", "ScaledObject so"),
         (Autoscaler { idle_after: Some(Err(problem)), ..autoscaler() }, &up, &idle, "broken_annotation", "`soon` is no duration"),
         (autoscaler(), &up, &[], "no_pool", "correct the pool's selector"),
-        (autoscaler(), &up, &[pool(0, Err("connection refused"), 1)], "unknown", "not known, so it does not go to zero: connection refused"),
+        (
+            autoscaler(),
+            &up,
+            &[pool(0, Err("connection refused"), 1)],
+            "unknown",
+            "not known, so it does not go to zero: connection refused",
+        ),
         (autoscaler(), &target(0, vec![manager("kubectl", false, "scale")]), &idle, "foreign_zero", "scaled to zero by kubectl"),
         (autoscaler(), &target(0, Vec::new()), &idle, "foreign_zero", "nobody is recorded"),
         (Autoscaler { deleting: true, ..autoscaler() }, &up, &idle, "deleting", "being deleted"),
@@ -153,7 +161,8 @@ fn pools() -> impl Strategy<Value = Vec<PoolView>> {
 }
 
 fn autoscalers() -> impl Strategy<Value = Autoscaler> {
-    let annotation = prop_oneof![1 => Just(None), 1 => Just(Some(Err(FieldProblem::new("f", "m")))), 4 => Just(Some(Ok(IDLE_AFTER)))];
+    let annotation =
+        prop_oneof![1 => Just(None), 1 => Just(Some(Err(FieldProblem::new("f", "m")))), 4 => Just(Some(Ok(IDLE_AFTER)))];
     let keda = prop_oneof![5 => Just(None), 1 => Just(Some("so".into()))];
     (annotation, keda, 0..4u32, 1..6u32, proptest::option::of(1..9u32), proptest::bool::weighted(0.1)).prop_map(
         |(idle_after, keda, min_replicas, max_replicas, wake_replicas, deleting)| Autoscaler {
