@@ -148,7 +148,20 @@ mod tests {
             part.register("objects", "Objects", Gauge::<i64>::default());
             part.register("reads", "Reads", Counter::<u64>::default());
         }
-        insta::assert_snapshot!(render(&registry, PageFormat::OpenMetrics).unwrap(), @"");
+        insta::assert_snapshot!(render(&registry, PageFormat::OpenMetrics).unwrap(), @r#"
+        # HELP alone Alone.
+        # TYPE alone gauge
+        alone 0
+        # HELP objects Objects.
+        # TYPE objects gauge
+        objects{part="a"} 0
+        objects{part="b"} 0
+        # HELP reads Reads.
+        # TYPE reads counter
+        reads_total{part="a"} 0
+        reads_total{part="b"} 0
+        # EOF
+        "#);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::autoscaling::v1::{Scale, ScaleSpec};
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta};
 use kube::discovery::{Scope, pinned_kind};
 use kube::{Api, Client, Error};
@@ -123,7 +123,8 @@ impl Targets {
         ScaleTarget::read(object).map_err(|problem| TargetError::Unfit { what, problem: problem.to_string() })
     }
 
-    /// Scales `target`, which is as it was read or is not written.
+    /// Scales `target`, which is as it was read or is not written. Applied, not updated: the API server records no owner of a zero
+    /// that is updated.
     pub(crate) async fn scale(&self, reference: &TargetReference, target: &ScaleTarget, replicas: u32) -> Result<(), TargetError> {
         let resource = self.resource(reference).await?;
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &self.namespace, &resource);
@@ -137,10 +138,11 @@ impl Targets {
         };
         let spec = Some(ScaleSpec { replicas: Some(i32::try_from(replicas).unwrap_or(i32::MAX)) });
         let scale = Scale { metadata, spec, status: None };
-        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
         let plural = format!("{}/scale", resource.plural);
-        let write = api.replace_scale(&reference.name, &parameters, &scale);
-        self.answer(&what, "scaled", &resource, &plural, "update", write).await.map(drop)
+        let scale = Patch::Apply(&scale);
+        let write = api.patch_scale(&reference.name, &parameters, &scale);
+        self.answer(&what, "scaled", &resource, &plural, "patch", write).await.map(drop)
     }
 
     fn name(&self, reference: &TargetReference) -> String {

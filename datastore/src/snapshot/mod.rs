@@ -95,6 +95,8 @@ pub struct PoolSnapshot {
     pub held: Measurement,
     /// The pool's pickers, by name.
     pub pickers: Vec<PickerView>,
+    /// Whether it has a picker at all, found or not.
+    pub has_picker: bool,
     /// Pods that have no address yet.
     pub pending: usize,
     /// Whether requests are to wait for the first endpoint whatever is known of one.
@@ -118,6 +120,7 @@ impl PoolSnapshot {
             coverage: Coverage::default(),
             held,
             pickers: pool.pickers.iter().flatten().map(|picker| PickerView::of(picker)).collect(),
+            has_picker: pool.pickers.is_some(),
             pending: pool.pending,
             hold: pool.hold,
             held_counts,

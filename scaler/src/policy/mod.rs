@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weir_k8s::{Autoscaler, ScaleTarget};
 
-/// The field manager of every write to `/scale`. The API server records who wrote the number of replicas last: a zero under this name
-/// is weir's own.
+/// The field manager of every write to `/scale`. The API server records whose the number of replicas is: a zero under this name is
+/// weir's own.
 pub const FIELD_MANAGER: &str = "weir-scaler";
 
 /// All that a decision follows from.
@@ -108,7 +108,8 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
 fn at_zero(situation: &Situation<'_>) -> Decision {
     let (autoscaler, target) = (situation.autoscaler, situation.target);
     if !target.is_scaled_only_by(FIELD_MANAGER) {
-        let managers = target.replicas_managers.iter().map(|manager| manager.name.clone());
+        let others = target.replicas_managers.iter().filter(|manager| &*manager.name != FIELD_MANAGER);
+        let managers = others.map(|manager| manager.name.clone());
         let reason = match autoscaler.idle_after {
             Some(_) => Reason::ForeignZero(managers.collect()),
             None => Reason::NotAnnotated,

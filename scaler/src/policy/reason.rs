@@ -149,11 +149,11 @@ impl fmt::Display for Reason {
             Self::Unknown(pool, cause) => write!(formatter, "whether pool {pool} is idle is not known, so it does not go to zero: {cause}"),
             Self::Working(pool) => write!(formatter, "pool {pool} has requests"),
             Self::Resting(pool, left) => write!(formatter, "pool {pool} is idle, not yet for long enough: {} s more", seconds(left)),
-            Self::ForeignZero(by) if by.is_empty() => formatter.write_str(
-                "at zero, and nobody is recorded as having scaled it there: it is left at zero until somebody scales it",
-            ),
+            Self::ForeignZero(by) if by.is_empty() => {
+                formatter.write_str("scaled to zero, and not by weir: it is left at zero until somebody scales it")
+            }
             Self::ForeignZero(by) => {
-                write!(formatter, "scaled to zero by {}, not by weir: it is left at zero until somebody scales it", by.join(" and "))
+                write!(formatter, "at the zero of {}, not at weir's: it is left there until somebody scales it", by.join(" and "))
             }
             Self::Asleep => formatter.write_str("at zero until a request is held"),
             Self::OthersServe(pool) => write!(

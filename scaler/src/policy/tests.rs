@@ -45,7 +45,7 @@ fn target(replicas: u32, managers: Vec<FieldManager>) -> ScaleTarget {
 }
 
 fn ours() -> ScaleTarget {
-    target(0, vec![manager(FIELD_MANAGER, false, "scale")])
+    target(0, vec![manager(FIELD_MANAGER, true, "scale")])
 }
 
 fn pool(held: u64, idle: Result<u64, &str>, pods: usize) -> PoolView {
@@ -137,8 +137,14 @@ fn each_refusal_has_words_that_end_with_a_way_out() {
             "unknown",
             "not known, so it does not go to zero: connection refused",
         ),
-        (autoscaler(), &target(0, vec![manager("kubectl", false, "scale")]), &idle, "foreign_zero", "scaled to zero by kubectl"),
-        (autoscaler(), &target(0, Vec::new()), &idle, "foreign_zero", "nobody is recorded"),
+        (
+            autoscaler(),
+            &target(0, vec![manager("gitops", true, ""), manager(FIELD_MANAGER, true, "scale")]),
+            &idle,
+            "foreign_zero",
+            "at the zero of gitops, not at weir's",
+        ),
+        (autoscaler(), &target(0, Vec::new()), &idle, "foreign_zero", "not by weir"),
         (Autoscaler { deleting: true, ..autoscaler() }, &up, &idle, "deleting", "being deleted"),
     ] {
         let decision = decided(&hpa, target, pools);
