@@ -97,6 +97,71 @@ fn the_monitoring_manifests_are_those_of_the_chart() {
     }
 }
 
+/// What `kubectl kustomize FOLDER` prints.
+fn kustomized(folder: &str) -> String {
+    output(Command::new(kubectl()).args(["kustomize", folder]).current_dir(repository()))
+}
+
+#[test]
+fn the_scaler_is_off_unless_asked_for_and_the_same_in_both_forms() {
+    let plain = objects(&chart(&[]));
+    assert!(plain.keys().all(|(_, name)| !name.contains("scaler")), "{:?}", plain.keys());
+    let by_helm = documents(&chart(&["scaler.enabled=true", "scaler.namespaces={default}"]));
+    // The Roles of the namespace have the names of those of the system: they are told apart here.
+    let mut by_kustomize = BTreeMap::new();
+    for folder in ["manifests/scaler", "manifests/scaler/namespace"] {
+        by_kustomize.extend(objects(&kustomized(folder)).into_iter().map(|(key, object)| ((folder, key), object)));
+    }
+    for ((folder, key), object) in &mut by_kustomize {
+        let mut wanted = by_helm
+            .iter()
+            .find(|helms| {
+                let namespace = helms["metadata"]["namespace"].as_str().unwrap_or_default();
+                let right_place = (namespace == "default") == (*folder == "manifests/scaler/namespace");
+                right_place && helms["kind"] == key.0 && helms["metadata"]["name"] == key.1.as_str()
+            })
+            .unwrap_or_else(|| panic!("the chart has no {key:?} of {folder}"))
+            .clone();
+        wanted["metadata"].as_object_mut().unwrap().remove("labels");
+        for one in [&mut *object, &mut wanted] {
+            one["metadata"].as_object_mut().unwrap().remove("namespace");
+            // The chart restarts the pods by it; whoever applies the manifests does so himself.
+            if let Some(template) = one.pointer_mut("/spec/template/metadata") {
+                template.as_object_mut().unwrap().remove("annotations");
+            }
+            if let Some(container) = one.pointer_mut("/spec/template/spec/containers/0") {
+                container.as_object_mut().unwrap().remove("imagePullPolicy");
+            }
+        }
+        assert_eq!(object, &wanted, "{key:?}");
+    }
+    let without = Command::new(helm())
+        .args(["template", "weir", "manifests/helm/weir", "--set", "scaler.enabled=true"])
+        .current_dir(repository())
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&without.stderr).contains("scaler.namespaces is empty"), "{without:?}");
+}
+
+#[test]
+fn the_scaler_writes_numbers_of_replicas_and_events_and_nothing_else() {
+    for (key, object) in objects(&kustomized("manifests/scaler/namespace")) {
+        assert!(["Role", "RoleBinding"].contains(&key.0.as_str()), "{key:?}");
+        for rule in object["rules"].as_array().into_iter().flatten() {
+            let list =
+                |field: &str| -> Vec<&str> { rule[field].as_array().into_iter().flatten().filter_map(Value::as_str).collect() };
+            let writes = list("verbs").into_iter().any(|verb| !["get", "list", "watch"].contains(&verb));
+            let of_scale = list("resources").iter().all(|resource| resource.ends_with("/scale"));
+            assert!(!writes || of_scale || list("resources") == ["events"], "{rule}");
+            assert!(!list("verbs").contains(&"*") && !list("resources").contains(&"*"), "{rule}");
+        }
+    }
+    for (key, object) in objects(&kustomized("manifests/scaler")) {
+        assert!(!key.0.starts_with("ClusterRole"), "{key:?}");
+        assert_eq!(object["metadata"]["namespace"], "weir-system", "{key:?}");
+    }
+}
+
 #[test]
 fn nobody_gets_more_rights_than_needed() {
     for (key, object) in objects(&base()) {

@@ -1,5 +1,6 @@
 //! What a source of discovery hands to the collector.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -63,6 +64,8 @@ pub struct WantedPool {
     pub access: Access,
     /// How its pickers may be reached: those of the spec that are read over the network.
     pub pickers: Vec<WantedPicker>,
+    /// Labels that its pods have; empty where no labels make it.
+    pub selector: Arc<BTreeMap<String, String>>,
 }
 
 /// All pools that are wanted, as they become.
@@ -81,6 +84,6 @@ pub struct WantedPicker {
 
 impl From<PoolSpec> for WantedPool {
     fn from(spec: PoolSpec) -> Self {
-        Self { spec, access: Access::default(), pickers: Vec::new() }
+        Self { spec, access: Access::default(), pickers: Vec::new(), selector: Arc::default() }
     }
 }

@@ -36,7 +36,7 @@ pub fn register(registry: &mut Registry, datastore: Datastore, endpoint_series: 
     Streams::register(registry)
 }
 
-/// The exporter's routes.
+/// The exporter's routes; [`metrics_router`] has the first of them alone.
 pub fn router(datastore: Datastore, registry: Arc<Registry>, streams: Streams) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
@@ -52,10 +52,20 @@ struct Exporter {
     streams: Streams,
 }
 
+/// The one route `/metrics`, for who serves no pools.
+pub fn metrics_router(registry: Arc<Registry>) -> Router {
+    let page = async |State(registry): State<Arc<Registry>>, headers: HeaderMap| page_of(&registry, &headers);
+    Router::new().route("/metrics", get(page)).with_state(registry)
+}
+
 async fn metrics(State(exporter): State<Exporter>, headers: HeaderMap) -> Response {
+    page_of(&exporter.registry, &headers)
+}
+
+fn page_of(registry: &Registry, headers: &HeaderMap) -> Response {
     let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let format = page::PageFormat::negotiate(accept);
-    match page::render(&exporter.registry, format) {
+    match page::render(registry, format) {
         Ok(body) => ([(header::CONTENT_TYPE, format.content_type())], body).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics page could not be written");

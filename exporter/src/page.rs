@@ -1,5 +1,6 @@
 //! The registry as a page, in either of the two text formats that Prometheus reads.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -50,11 +51,39 @@ impl PageFormat {
 pub fn render(registry: &Registry, format: PageFormat) -> Result<String, fmt::Error> {
     let mut page = String::with_capacity(16 * 1024);
     encode_registry(&mut page, registry)?;
+    if let Some(once) = families_once(&page) {
+        page = once;
+    }
     match format {
         PageFormat::OpenMetrics => encode_eof(&mut page)?,
         PageFormat::Text => page = as_text(&page),
     }
     Ok(page)
+}
+
+/// Each family once, with all its samples, where several parts of the registry have it (as parts that differ by a label do); none where
+/// that is so already.
+fn families_once(page: &str) -> Option<String> {
+    let family = |line: &'_ str| line.strip_prefix("# HELP ").and_then(|rest| rest.split(' ').next()).map(str::to_owned);
+    let mut places = HashMap::new();
+    let mut families: Vec<String> = Vec::new();
+    let (mut place, mut repeats, mut again) = (None, false, false);
+    for line in page.lines() {
+        if let Some(name) = family(line) {
+            again = places.contains_key(&name);
+            repeats |= again;
+            place = Some(*places.entry(name).or_insert_with(|| {
+                families.push(String::new());
+                families.len() - 1
+            }));
+        }
+        let skipped = again && line.starts_with("# ");
+        if let Some(text) = place.and_then(|place: usize| families.get_mut(place)).filter(|_| !skipped) {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    repeats.then(|| families.concat())
 }
 
 /// OpenMetrics names a counter without `_total` in its metadata and knows types and units that the older format does not.
@@ -108,6 +137,31 @@ mod tests {
         assert_eq!(negotiated("text/html, q=;;,"), PageFormat::Text);
         assert_eq!(negotiated("application/openmetrics-text;q=0"), PageFormat::Text);
         assert_eq!(PageFormat::negotiate(std::iter::empty()), PageFormat::Text);
+    }
+
+    #[test]
+    fn parts_that_differ_by_a_label_are_one_family() {
+        let mut registry = Registry::default();
+        registry.register("alone", "Alone", Gauge::<i64>::default());
+        for part in ["a", "b"] {
+            let part = registry.sub_registry_with_label(("part".into(), part.into()));
+            part.register("objects", "Objects", Gauge::<i64>::default());
+            part.register("reads", "Reads", Counter::<u64>::default());
+        }
+        insta::assert_snapshot!(render(&registry, PageFormat::OpenMetrics).unwrap(), @r#"
+        # HELP alone Alone.
+        # TYPE alone gauge
+        alone 0
+        # HELP objects Objects.
+        # TYPE objects gauge
+        objects{part="a"} 0
+        objects{part="b"} 0
+        # HELP reads Reads.
+        # TYPE reads counter
+        reads_total{part="a"} 0
+        reads_total{part="b"} 0
+        # EOF
+        "#);
     }
 
     #[test]

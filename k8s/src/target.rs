@@ -138,9 +138,10 @@ impl ScaleTarget {
         })
     }
 
-    /// Whether `manager` alone owns the number of replicas, by a write to `/scale`.
+    /// Whether `manager` alone owns the number of replicas, by having applied it through `/scale`. Only an applied zero has an owner:
+    /// in an update of a Scale, zero is the field's absence, so nobody owns it afterwards.
     pub fn is_scaled_only_by(&self, manager: &str) -> bool {
-        let is_ours = |owner: &FieldManager| &*owner.name == manager && !owner.applied && &*owner.subresource == "scale";
+        let is_ours = |owner: &FieldManager| &*owner.name == manager && owner.applied && &*owner.subresource == "scale";
         !self.replicas_managers.is_empty() && self.replicas_managers.iter().all(is_ours)
     }
 
@@ -222,15 +223,15 @@ mod tests {
     #[test]
     fn a_zero_is_ours_only_where_nobody_else_owns_it() {
         let replicas = json!({"f:spec": {"f:replicas": {}}});
-        let ours = || entry("weir-scaler", "Update", Some("scale"), replicas.clone());
+        let ours = || entry("weir-scaler", "Apply", Some("scale"), replicas.clone());
         let image = entry("kubectl-set", "Update", None, json!({"f:spec": {"f:template": {}}}));
         let owned =
             |managed: Value| read(json!({"replicas": 0, "template": {}}), managed).unwrap().is_scaled_only_by("weir-scaler");
         assert!(owned(json!([image, ours()])));
         assert!(!owned(json!([ours(), entry("kubectl", "Apply", None, replicas.clone())])));
         assert!(!owned(json!([entry("kubectl", "Update", Some("scale"), replicas.clone())])));
-        assert!(!owned(json!([entry("weir-scaler", "Update", None, replicas.clone())])));
-        assert!(!owned(json!([entry("weir-scaler", "Apply", Some("scale"), replicas.clone())])));
+        assert!(!owned(json!([entry("weir-scaler", "Apply", None, replicas.clone())])));
+        assert!(!owned(json!([entry("weir-scaler", "Update", Some("scale"), replicas.clone())])));
         assert!(!owned(json!([image])) && !owned(json!(null)));
         let two = read(json!({"template": {}}), json!([ours(), entry("kubectl", "Apply", None, replicas.clone())])).unwrap();
         assert_eq!(two.replicas_managers.iter().map(ToString::to_string).collect::<Vec<_>>(), ["kubectl", "weir-scaler"]);

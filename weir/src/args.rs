@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Serve(ServeArguments),
     /// Pick endpoints for a gateway, with the command line of the Go picker
     Epp(EppArguments),
+    /// Scale idle pools to zero, and back for the first held request
+    Scaler(ScalerArguments),
     /// Play model servers without a GPU
     SimulateServer(SimulateArguments),
     /// The whole line on this machine: servers, load, metrics, autoscaling
@@ -103,6 +105,16 @@ pub(crate) struct PoolsArguments {
     /// The InferencePools of all namespaces, and their pods
     #[arg(long, env = "WEIR_ALL_NAMESPACES")]
     pub(crate) all_namespaces: bool,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArguments,
+    /// How long to go on answering after SIGTERM while endpoints of the Service are still being told; in a cluster 15s, else 0s
+    #[arg(long, env = "WEIR_SHUTDOWN_DELAY", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub(crate) shutdown_delay: Option<Duration>,
+}
+
+/// How pools and the pages of their servers are read.
+#[derive(Debug, Args)]
+pub(crate) struct ReadingArguments {
     /// The API group of InferencePools: auto (both, the newer one first), or one version
     #[arg(long, env = "WEIR_POOL_GROUP", default_value = "auto", value_name = "GROUP")]
     pub(crate) pool_group: PoolGroup,
@@ -124,9 +136,6 @@ pub(crate) struct PoolsArguments {
     /// How long one page may take
     #[arg(long, env = "WEIR_SCRAPE_TIMEOUT", default_value = "1s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub(crate) scrape_timeout: Duration,
-    /// How long to go on answering after SIGTERM while endpoints of the Service are still being told; in a cluster 15s, else 0s
-    #[arg(long, env = "WEIR_SHUTDOWN_DELAY", value_parser = humantime::parse_duration, value_name = "DURATION")]
-    pub(crate) shutdown_delay: Option<Duration>,
 }
 
 /// Which InferencePools there are.
@@ -293,6 +302,33 @@ pub(crate) struct EppArguments {
     /// The Go picker's flags; `weir epp --help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
     pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScalerArguments {
+    /// The namespaces whose annotated HorizontalPodAutoscalers are served: needs the Role weir-scaler in each
+    #[arg(long = "namespace", env = "WEIR_NAMESPACE", value_delimiter = ',', required = true, value_name = "NAMESPACE")]
+    pub(crate) namespaces: Vec<String>,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArguments,
+    /// Say in Events, log and metrics what would be scaled, and scale nothing
+    #[arg(long, env = "WEIR_DRY_RUN")]
+    pub(crate) dry_run: bool,
+    /// Where the metrics page and the health checks are
+    #[arg(long, env = "WEIR_SCALER_LISTEN", default_value = "0.0.0.0:9090", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// Who may read the page: everyone who reaches the address, or callers whom the API server allows to get /metrics
+    #[arg(long, env = "WEIR_SCALER_ACCESS", default_value = "everyone", value_name = "WHO")]
+    pub(crate) access: ExporterAccess,
+    /// The namespace of the Lease by which one replica leads; the pod's own
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    pub(crate) lease_namespace: Option<String>,
+    /// The name of that Lease
+    #[arg(long, env = "WEIR_LEASE", default_value = "weir-scaler", value_name = "NAME")]
+    pub(crate) lease: String,
+    /// What this replica is called in Lease and Events
+    #[arg(long, env = "POD_NAME", default_value = "weir-scaler", value_name = "NAME")]
+    pub(crate) identity: String,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ mod epp;
 mod logging;
 mod process;
 mod read;
+mod scaler;
 mod serve;
 mod simulate;
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
             Command::Adapter(adapter) => serve::adapter(adapter).await,
             Command::Epp(picker) => epp::run(picker).await,
             Command::Serve(both) => serve::both(both).await,
+            Command::Scaler(scaler) => scaler::run(scaler).await,
             Command::SimulateServer(simulate) => simulate::run(simulate).await,
             Command::Demo(demo) => demo::run(demo).await,
         }

@@ -124,7 +124,7 @@ impl PoolsReader<'_> {
         // A pool without pickers holds nothing; one with a picker that cannot be read may.
         let names = (!pickers.is_empty()).then(|| pickers.iter().map(|picker| picker.name.clone()).collect());
         let spec = PoolSpec { metrics: source, endpoints, pickers: names, ..PoolSpec::empty(id?) };
-        Some(WantedPool { spec, access: metrics.access, pickers })
+        Some(WantedPool { pickers, access: metrics.access, ..spec.into() })
     }
 
     fn pool_id(&mut self, fields: &Fields<'_>, lines: &mut HashMap<PoolId, u64>) -> Option<PoolId> {

@@ -3,6 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use weir_datastore::engine::Engine;
 use weir_datastore::{EndpointAddress, EndpointSpec, EndpointState, MetricsSource, PodStart, PoolId, PoolSpec, StartingPod};
@@ -54,7 +55,7 @@ impl Cluster<'_> {
             hold,
             ..PoolSpec::empty(id.clone())
         };
-        WantedPool { spec, access: page.access, pickers }
+        WantedPool { spec, access: page.access, pickers, selector: Arc::new(pool.selector.clone()) }
     }
 
     /// The pool's endpoints, and what is known of the starts of its pods.

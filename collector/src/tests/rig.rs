@@ -46,7 +46,7 @@ pub(super) fn endpoint(address: SocketAddr) -> EndpointSpec {
 pub(super) fn pool(addresses: &[SocketAddr]) -> WantedPool {
     let endpoints = addresses.iter().copied().map(endpoint).collect();
     let spec = PoolSpec { endpoints, ..PoolSpec::empty(pool_id()) };
-    WantedPool { spec, access: Access { restrict: Restrict::Never, ..Access::default() }, pickers: Vec::new() }
+    WantedPool { access: Access { restrict: Restrict::Never, ..Access::default() }, ..spec.into() }
 }
 
 pub(super) fn pool_id() -> PoolId {

@@ -97,6 +97,8 @@ pub struct PoolSnapshot {
     pub held: Measurement,
     /// The pool's pickers, by name.
     pub pickers: Vec<PickerView>,
+    /// Whether it has a picker at all, found or not.
+    pub has_picker: bool,
     /// Pods that have no address yet.
     pub pending: usize,
     /// Pods that are not ready, as far as anybody tells of pods.
@@ -123,6 +125,7 @@ impl PoolSnapshot {
             coverage: Coverage::default(),
             held,
             pickers: pool.pickers.iter().flatten().map(|picker| PickerView::of(picker)).collect(),
+            has_picker: pool.pickers.is_some(),
             pending: pool.pending,
             unready: pool.unready.clone(),
             hold: pool.hold,

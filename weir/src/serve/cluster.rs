@@ -12,44 +12,54 @@ use weir_serving::{
     SharedAuthority, SharedAuthoritySettings, TokenReviewSettings, TokenReviews,
 };
 
-use crate::args::{PoolsArguments, ServiceName};
+use crate::args::{PoolsArguments, ReadingArguments, ServiceName};
 
 /// A cluster that answers.
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     /// How it is asked.
-    pub(super) client: kube::Client,
+    pub(crate) client: kube::Client,
     /// Whom it lets vouch for others.
-    pub(super) trust: ClusterTrust,
+    pub(crate) trust: ClusterTrust,
     /// What callers may do.
-    pub(super) reviews: Arc<AccessReviews>,
+    pub(crate) reviews: Arc<AccessReviews>,
     tokens: Arc<TokenReviews>,
 }
 
 impl Cluster {
     /// The cluster that the arguments speak of, if they do.
-    pub(super) async fn of(
+    pub(crate) async fn of(
         arguments: &PoolsArguments,
         review_ttl: Duration,
         metrics: &ServingMetrics,
     ) -> anyhow::Result<Option<Self>> {
-        let wanted = arguments.pools.is_none() || arguments.kubeconfig.is_some() || arguments.context.is_some();
+        let reading = &arguments.reading;
+        let wanted = arguments.pools.is_none() || reading.kubeconfig.is_some() || reading.context.is_some();
         if !wanted {
             return Ok(None);
         }
+        Self::connect(reading, review_ttl, metrics).await.context("no cluster (--pools FILE works without one)").map(Some)
+    }
+
+    /// The cluster that the arguments name, or the one around this process.
+    pub(crate) async fn connect(
+        arguments: &ReadingArguments,
+        review_ttl: Duration,
+        metrics: &ServingMetrics,
+    ) -> anyhow::Result<Self> {
         let options = ClientOptions { kubeconfig: arguments.kubeconfig.clone(), context: arguments.context.clone() };
-        let client = options.connect().await.context("no cluster (--pools FILE works without one)")?;
+        let client = options.connect().await?;
         let access = AccessReviewSettings { keep_allowed: review_ttl, keep_denied: review_ttl, ..AccessReviewSettings::default() };
         let tokens = TokenReviewSettings { keep: review_ttl, ..TokenReviewSettings::default() };
-        Ok(Some(Self {
+        Ok(Self {
             trust: ClusterTrust::new(metrics.clone()),
             reviews: Arc::new(AccessReviews::new(client.clone(), access, metrics)),
             tokens: Arc::new(TokenReviews::new(client.clone(), tokens, metrics)?),
             client,
-        }))
+        })
     }
 
     /// The ways in which Kubernetes' own servers know callers, in their order. Certificates need TLS.
-    pub(super) fn authenticators(&self, tls: bool) -> Vec<Arc<dyn Authenticator>> {
+    pub(crate) fn authenticators(&self, tls: bool) -> Vec<Arc<dyn Authenticator>> {
         let mut ways: Vec<Arc<dyn Authenticator>> = Vec::new();
         if tls {
             ways.push(Arc::new(FrontProxy::new(self.trust.clone())));
@@ -60,7 +70,7 @@ impl Cluster {
     }
 
     /// The certificate authority that all replicas behind `service` share.
-    pub(super) fn shared_authority(
+    pub(crate) fn shared_authority(
         &self,
         service: &ServiceName,
         secret: &str,
@@ -71,7 +81,7 @@ impl Cluster {
     }
 
     /// Follows what the cluster says of trust; `health` is not ready before it was read once.
-    pub(super) fn follow(&self, health: &Health, tasks: &mut JoinSet<()>, stop: CancellationToken) {
+    pub(crate) fn follow(&self, health: &Health, tasks: &mut JoinSet<()>, stop: CancellationToken) {
         tasks.spawn(self.trust.follow(self.client.clone(), health, stop));
     }
 }

@@ -9,24 +9,26 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use weir_collector::{KubeDiscovery, KubeDiscoveryConfig, PodMetrics, PoolGroups, PoolsFile, PoolsFileWatcher, Scope, WantedPool};
+use weir_collector::{
+    CollectorConfig, KubeDiscovery, KubeDiscoveryConfig, PodMetrics, PoolGroups, PoolsFile, PoolsFileWatcher, Scope, WantedPool,
+};
 use weir_k8s::PoolVersion;
 use weir_serving::Health;
 
-use crate::args::{PoolGroup, PoolsArguments};
+use crate::args::{PoolGroup, PoolsArguments, ReadingArguments};
 
 /// Which pools are wanted, as the source last said.
-pub(super) type Wanted = watch::Receiver<Arc<Vec<WantedPool>>>;
+pub(crate) type Wanted = watch::Receiver<Arc<Vec<WantedPool>>>;
 
 /// A source of pools.
-pub(super) enum Source {
+pub(crate) enum Source {
     File(PoolsFileWatcher),
     Cluster(Box<KubeDiscovery>),
 }
 
 impl Source {
     /// The file at `pools`, looked at every `poll_every` if given.
-    pub(super) fn file(pools: &Path, poll_every: Option<Duration>, registry: &mut Registry) -> anyhow::Result<(Self, Wanted)> {
+    pub(crate) fn file(pools: &Path, poll_every: Option<Duration>, registry: &mut Registry) -> anyhow::Result<(Self, Wanted)> {
         let (watcher, wanted) = PoolsFile::load(pools)?.watch(registry);
         let watcher = match poll_every {
             Some(interval) => watcher.poll_every(interval),
@@ -36,7 +38,7 @@ impl Source {
     }
 
     /// What the arguments ask for.
-    pub(super) fn of(
+    pub(crate) fn of(
         arguments: &PoolsArguments,
         client: Option<&kube::Client>,
         registry: &mut Registry,
@@ -50,20 +52,12 @@ impl Source {
             ),
         };
         let client = client.context("InferencePools are read from a cluster")?.clone();
-        let groups = match arguments.pool_group {
-            PoolGroup::Auto => PoolGroups::Auto,
-            PoolGroup::V1 => PoolGroups::Only(PoolVersion::V1),
-            PoolGroup::V1Alpha2 => PoolGroups::Only(PoolVersion::V1Alpha2),
-        };
-        let metrics =
-            PodMetrics { path: arguments.metrics_path.as_str().into(), port: arguments.metrics_port, ..PodMetrics::default() };
-        let config = KubeDiscoveryConfig { scope, groups, metrics, ..KubeDiscoveryConfig::default() };
-        let (discovery, wanted) = KubeDiscovery::new(client, config, registry)?;
+        let (discovery, wanted) = in_cluster(&arguments.reading, scope, client, registry)?;
         Ok((Self::Cluster(Box::new(discovery)), wanted))
     }
 
     /// Follows the source until `stop`; `health` is not ready before it was read once.
-    pub(super) fn follow(self, health: &Health, tasks: &mut JoinSet<()>, stop: CancellationToken) {
+    pub(crate) fn follow(self, health: &Health, tasks: &mut JoinSet<()>, stop: CancellationToken) {
         match self {
             Self::File(watcher) => {
                 tasks.spawn(watcher.run(stop));
@@ -82,4 +76,27 @@ impl Source {
             }
         }
     }
+}
+
+/// Discovery of the pools of `scope`, whose pages are read as the arguments say.
+pub(crate) fn in_cluster(
+    arguments: &ReadingArguments,
+    scope: Scope,
+    client: kube::Client,
+    registry: &mut Registry,
+) -> anyhow::Result<(KubeDiscovery, Wanted)> {
+    let groups = match arguments.pool_group {
+        PoolGroup::Auto => PoolGroups::Auto,
+        PoolGroup::V1 => PoolGroups::Only(PoolVersion::V1),
+        PoolGroup::V1Alpha2 => PoolGroups::Only(PoolVersion::V1Alpha2),
+    };
+    let metrics =
+        PodMetrics { path: arguments.metrics_path.as_str().into(), port: arguments.metrics_port, ..PodMetrics::default() };
+    let config = KubeDiscoveryConfig { scope, groups, metrics, ..KubeDiscoveryConfig::default() };
+    Ok(KubeDiscovery::new(client, config, registry)?)
+}
+
+/// How the arguments want pages read.
+pub(crate) fn collector_config(arguments: &ReadingArguments) -> CollectorConfig {
+    CollectorConfig { timeout: arguments.scrape_timeout, ..CollectorConfig::default() }.every(arguments.scrape_interval)
 }

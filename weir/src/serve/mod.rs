@@ -1,7 +1,7 @@
 //! `weir exporter`, `weir adapter`, `weir serve`: discovery, scraping and servers on one datastore.
 
-mod cluster;
-mod discovery;
+pub(crate) mod cluster;
+pub(crate) mod discovery;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use weir_serving::{
 };
 
 use self::cluster::Cluster;
-use self::discovery::{Source, Wanted};
+use self::discovery::{Source, Wanted, collector_config};
 use crate::args::{
     AdapterArguments, AdapterListenArguments, ExporterAccess, ExporterArguments, ExporterListenArguments, MetricsApi,
     PoolsArguments, ServeArguments, ServiceName,
@@ -40,7 +40,7 @@ const ADAPTER_DEADLINE: Duration = Duration::from_millis(900);
 const DEMO_ENDPOINT_SERIES: usize = 256;
 
 /// What counts for the exporter alone: it has no flag of its own for it.
-const DEFAULT_REVIEW_TTL: Duration = Duration::from_secs(10);
+pub(crate) const DEFAULT_REVIEW_TTL: Duration = Duration::from_secs(10);
 
 /// `weir exporter`.
 pub(crate) async fn exporter(arguments: ExporterArguments) -> anyhow::Result<()> {
@@ -64,7 +64,7 @@ async fn run(
     adapter: Option<&AdapterListenArguments>,
 ) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("signals cannot be watched")?;
-    let config = CollectorConfig { timeout: pools.scrape_timeout, ..CollectorConfig::default() }.every(pools.scrape_interval);
+    let config = collector_config(&pools.reading);
     let mut base = Base::default();
     let review_ttl = adapter.map_or(DEFAULT_REVIEW_TTL, |adapter| adapter.review_ttl);
     let cluster = Cluster::of(pools, review_ttl, &base.metrics).await?;
@@ -267,7 +267,7 @@ fn authentication(arguments: &AdapterListenArguments, cluster: Option<&Cluster>)
 }
 
 /// The exporter's page is for everyone, or for those whom the cluster allows to get its path.
-fn reviewed_exporter(
+pub(crate) fn reviewed_exporter(
     server: ServerBuilder,
     access: Option<ExporterAccess>,
     cluster: Option<&Cluster>,

@@ -11,3 +11,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   name: weir
   namespace: {{ .Release.Namespace }}
 {{- end }}
+{{- define "weir.scaler.labels" -}}
+app.kubernetes.io/name: weir-scaler
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}

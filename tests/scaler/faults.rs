@@ -1,0 +1,38 @@
+//! Faults while a request is held: it is answered all the same.
+
+use std::time::{Duration, Instant};
+
+use weir_tests::cluster::Cluster;
+
+use super::park::{SYSTEM, leader};
+use super::picked::Picked;
+use super::scene::SERVERS;
+
+pub(crate) fn the_leader_is_killed_while_a_request_is_held(picked: &Picked) {
+    let cluster = Cluster::shared();
+    picked.sleeps();
+    let first = leader(cluster).unwrap();
+    cluster.command(&format!("kill-pod {SYSTEM}/{first}"));
+    let killed = Instant::now();
+    let requests = vec![picked.ask(true), picked.ask(false)];
+    picked.answered(requests);
+    eprintln!("leader killed: answered {:.1?} later", killed.elapsed());
+    cluster.wait_for_pods(picked.namespace(), &format!("app={SERVERS}"), 2);
+}
+
+pub(crate) fn the_api_server_is_away_while_a_request_is_held(picked: &Picked) {
+    let cluster = Cluster::shared();
+    picked.sleeps();
+    cluster.command("stop kube-apiserver");
+    let stopped = Instant::now();
+    let requests = vec![picked.ask(true), picked.ask(false)];
+    // Longer than a term of leadership lasts without an answer.
+    while stopped.elapsed() < Duration::from_secs(18) {
+        assert!(requests.iter().all(|request| !request.is_finished()), "answered without a server");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    cluster.command("start kube-apiserver");
+    let back = Instant::now();
+    picked.answered(requests);
+    eprintln!("API server away: answered {:.1?} after it was back", back.elapsed());
+}
