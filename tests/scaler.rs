@@ -20,7 +20,7 @@ mod scene;
 #[path = "scaler/zeros.rs"]
 mod zeros;
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use weir_tests::cluster::{Cluster, skipped};
 
@@ -62,7 +62,7 @@ fn to_zero_and_back_in_a_cluster() {
         picked.sleeps_and_wakes();
         for scenario in scenarios {
             if let Err(panic) = scenario.join() {
-                eprintln!("{}", park::logs(cluster));
+                eprintln!("{}", park::relevant_logs(cluster));
                 std::panic::resume_unwind(panic);
             }
         }

@@ -12,6 +12,8 @@ use crate::targets::TargetError;
 
 /// How often a target is looked at while nothing is to be done about it.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How soon again after the API server did not answer.
+const SOON: Duration = Duration::from_secs(1);
 /// Not knowing is news once it has lasted: a picker that is replaced is not.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 
@@ -83,7 +85,7 @@ impl Entry {
                 self.unreadable = None;
             }
             // What was known stays, until the API server is back; it is looked at again soon.
-            Err(TargetError::Unreachable(_)) => self.read_at = Some(now - LOOK_EVERY.saturating_sub(back_off(3)).min(LOOK_EVERY)),
+            Err(TargetError::Unreachable(_)) => self.read_at = now.checked_sub(LOOK_EVERY.saturating_sub(SOON)),
             Err(error) => {
                 self.target = None;
                 self.unreadable = Some(error);

@@ -47,6 +47,13 @@ pub(crate) fn logs(cluster: &Cluster) -> String {
     pods.lines().map(log).collect::<Vec<_>>().join("\n---\n")
 }
 
+/// The lines of it that are about scaling and leading.
+pub(crate) fn relevant_logs(cluster: &Cluster) -> String {
+    let logs = logs(cluster);
+    let about = |line: &&str| line.contains("weir_scaler::") || line.contains("weir_k8s::") || !line.starts_with('{');
+    logs.lines().filter(about).collect::<Vec<_>>().join("\n")
+}
+
 /// The pod that leads.
 pub(crate) fn leader(cluster: &Cluster) -> Result<String, String> {
     let lease = cluster.get(SYSTEM, "lease/weir-scaler")?;

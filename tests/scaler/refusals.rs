@@ -4,7 +4,7 @@ use serde_json::json;
 use weir_tests::Process;
 use weir_tests::workload::{MODEL_PORT, deployment};
 
-use super::park::{Park, asks, autoscaler, logs};
+use super::park::{Park, asks, autoscaler, relevant_logs};
 
 pub(crate) fn each_is_told_with_its_way_out(park: &Park) {
     let apply = |object: serde_json::Value| park.cluster.apply(&park.namespace, &object.to_string());
@@ -46,7 +46,7 @@ pub(crate) fn each_is_told_with_its_way_out(park: &Park) {
     park.asking_pool("refusals-witness");
     park.until_replicas("refusals-witness", 0);
     for name in ["stranger", "own-zero", "kedas", "twice", "silent"] {
-        assert_eq!(park.replicas(name), Ok(1), "{name}\n{}", logs(park.cluster));
+        assert_eq!(park.replicas(name), Ok(1), "{name}\n{}", relevant_logs(park.cluster));
     }
 }
 

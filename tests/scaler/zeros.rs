@@ -45,9 +45,12 @@ pub(crate) fn a_zero_of_ours_can_be_taken_over(park: &Park) {
     park.holds("taken", 2);
     the_scaler_has_looked(park, "taken-witness");
     assert_eq!(park.replicas("taken"), Ok(0));
-    // Given back, it is woken for what is held.
-    let nothing = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "taken"}});
-    park.cluster.kubectl_reading(&owner, &nothing.to_string()).unwrap();
+    // Once somebody ends it, the next zero is weir's again, and is woken.
+    park.holds("taken", 0);
+    park.kubectl(&["scale", "deployment/taken", "--replicas=1"]);
+    park.until_replicas("taken", 0);
+    assert_eq!(park.managers("taken"), OURS);
+    park.holds("taken", 2);
     park.until_replicas("taken", 1);
     park.holds("taken", 0);
 }
