@@ -20,7 +20,7 @@ mod scene;
 #[path = "scaler/zeros.rs"]
 mod zeros;
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use weir_tests::cluster::{Cluster, skipped};
 
@@ -37,11 +37,12 @@ fn to_zero_and_back_in_a_cluster() {
     let picked = Picked::new("picked");
     let park = Park::new(cluster, "park");
     let watched = Park::new(cluster, "dry-run");
-    park::install(cluster, &[picked.namespace(), &park.namespace]);
+    let ruled = Park::new(cluster, "ruled");
+    park::install(cluster, &[picked.namespace(), &park.namespace, &ruled.namespace]);
     let everything = Instant::now();
     std::thread::scope(|scope| {
         type Scenario = fn(&Park);
-        let scenarios: [(&str, Scenario, &Park); 8] = [
+        let scenarios: [(&str, Scenario, &Park); 9] = [
             ("refusals", refusals::each_is_told_with_its_way_out, &park),
             ("a human's zero", zeros::a_zero_of_somebody_else_stays, &park),
             ("a zero that changes hands", zeros::a_zero_of_ours_can_be_taken_over, &park),
@@ -49,6 +50,7 @@ fn to_zero_and_back_in_a_cluster() {
             ("a deleted HPA", zeros::without_its_autoscaler_a_zero_is_said_to_be_orphaned, &park),
             ("a paused Deployment", zeros::a_paused_deployment_sleeps_and_wakes, &park),
             ("two targets of one pool", zeros::of_two_targets_the_first_is_woken, &park),
+            ("a missing rule", refusals::a_missing_rule_is_named_and_needs_no_restart, &ruled),
             ("a dry run", refusals::a_dry_run_writes_nothing, &watched),
         ];
         let scenarios = scenarios.map(|(name, scenario, park)| {
@@ -62,7 +64,7 @@ fn to_zero_and_back_in_a_cluster() {
         picked.sleeps_and_wakes();
         for scenario in scenarios {
             if let Err(panic) = scenario.join() {
-                eprintln!("{}", park::logs(cluster));
+                eprintln!("{}", park::relevant_logs(cluster));
                 std::panic::resume_unwind(panic);
             }
         }

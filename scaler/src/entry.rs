@@ -12,6 +12,8 @@ use crate::targets::TargetError;
 
 /// How often a target is looked at while nothing is to be done about it.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How soon again after the API server did not answer.
+const SOON: Duration = Duration::from_secs(1);
 /// Not knowing is news once it has lasted: a picker that is replaced is not.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 
@@ -83,7 +85,7 @@ impl Entry {
                 self.unreadable = None;
             }
             // What was known stays, until the API server is back; it is looked at again soon.
-            Err(TargetError::Unreachable(_)) => self.read_at = Some(now - LOOK_EVERY.saturating_sub(back_off(3)).min(LOOK_EVERY)),
+            Err(TargetError::Unreachable(_)) => self.read_at = now.checked_sub(LOOK_EVERY.saturating_sub(SOON)),
             Err(error) => {
                 self.target = None;
                 self.unreadable = Some(error);
@@ -161,5 +163,89 @@ impl Entry {
             return None;
         }
         Some(self.told.replace(reason.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_datastore::PoolId;
+    use weir_k8s::TargetReference;
+
+    use super::*;
+
+    fn entry() -> Entry {
+        let target = TargetReference { group: "apps".into(), version: "v1".into(), kind: "Deployment".into(), name: "d".into() };
+        Entry::new(Arc::new(Autoscaler {
+            namespace: "n".into(),
+            name: "a".into(),
+            uid: "u".into(),
+            deleting: false,
+            target,
+            min_replicas: 1,
+            max_replicas: 4,
+            keda: None,
+            idle_after: Some(Ok(Duration::from_secs(60))),
+            wake_replicas: None,
+            problems: Vec::new(),
+        }))
+    }
+
+    fn target(replicas: u32) -> ScaleTarget {
+        ScaleTarget {
+            namespace: "n".into(),
+            name: "d".into(),
+            uid: "t".into(),
+            resource_version: "1".into(),
+            deleting: false,
+            replicas,
+            paused: false,
+            template_labels: Default::default(),
+            replicas_managers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_stays_is_told_once_and_not_knowing_once_it_has_lasted() {
+        let (mut entry, start) = (entry(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(entry.stays(&Reason::NoPool, at(0)), Some(None));
+        assert_eq!(entry.stays(&Reason::NoPool, at(1)), None);
+        let unknown = |cause: &str| Reason::Unknown(PoolId::new("n", "p"), cause.to_owned());
+        assert_eq!(entry.stays(&unknown("refused"), at(2)), None);
+        assert_eq!(entry.stays(&unknown("timed out"), at(11)), None);
+        assert_eq!(entry.stays(&unknown("timed out"), at(12)), Some(Some(Reason::NoPool)));
+        assert_eq!(entry.stays(&unknown("refused"), at(60)), None);
+        assert_eq!(entry.state(), Some("unknown"));
+    }
+
+    #[test]
+    fn it_is_above_zero_since_it_was_seen_to_be() {
+        let (mut entry, start) = (entry(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(entry.is_due(at(0)));
+        entry.read(Ok(target(1)), at(0));
+        entry.read(Ok(target(3)), at(20));
+        assert_eq!(entry.raised_at(at(30)), at(0));
+        entry.read(Ok(target(0)), at(40));
+        assert_eq!(entry.raised_at(at(41)), at(41));
+        entry.read(Ok(target(1)), at(50));
+        assert_eq!(entry.raised_at(at(60)), at(50));
+        // An API server that is away changes nothing of it, and is asked again soon.
+        entry.read(Err(TargetError::Unreachable("gone".into())), at(70));
+        assert!(entry.target.is_some() && !entry.is_due(at(70)) && entry.is_due(at(71)));
+        entry.read(Err(TargetError::Absent("d".into())), at(80));
+        assert!(entry.target.is_none() && entry.unreadable.is_some() && !entry.is_due(at(94)) && entry.is_due(at(95)));
+    }
+
+    #[test]
+    fn a_failure_is_news_once_and_waits_longer_each_time() {
+        let (mut entry, now) = (entry(), Instant::now());
+        let forbidden = TargetError::Forbidden { what: "d".into(), done: "scaled", namespace: "n".into(), rule: "{}".into() };
+        assert!(entry.failed(&forbidden, now) && !entry.failed(&forbidden, now));
+        assert!(!entry.may_act(now) && entry.may_act(now + Duration::from_millis(500)));
+        assert!(entry.failed(&TargetError::Unreachable("gone".into()), now));
+        let decision = Decision { action: Action::Wake(2), reason: Reason::Held(PoolId::new("n", "p"), 1) };
+        entry.wrote(&decision, now);
+        assert!(!entry.is_failing() && entry.may_act(now) && entry.is_due(now) && entry.raised_at(now) == now);
     }
 }

@@ -1,10 +1,11 @@
 //! Faults while a request is held: it is answered all the same.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use weir_tests::cluster::Cluster;
 
-use super::park::{SYSTEM, leader};
+use super::park::{SYSTEM, leader, relevant_logs};
 use super::picked::Picked;
 use super::scene::SERVERS;
 
@@ -33,6 +34,11 @@ pub(crate) fn the_api_server_is_away_while_a_request_is_held(picked: &Picked) {
     }
     cluster.command("start kube-apiserver");
     let back = Instant::now();
+    cluster.wait_for("the wake", || match picked.replicas()? {
+        0 => Err(relevant_logs(cluster)),
+        _ => Ok(()),
+    });
+    eprintln!("API server away: scaled {:.1?} after it was back", back.elapsed());
     picked.answered(requests);
     eprintln!("API server away: answered {:.1?} after it was back", back.elapsed());
 }

@@ -14,6 +14,12 @@ pub(crate) const SYSTEM: &str = "weir-system";
 /// The shortest there is.
 pub(crate) const IDLE_AFTER: &str = "10s";
 
+/// Gives the scaler its rights in a namespace.
+pub(crate) fn allow(cluster: &Cluster, namespace: &str) {
+    let role = repository().join("manifests/scaler/namespace").display().to_string();
+    cluster.kubectl(&["apply", "-k", &role, "-n", namespace]).unwrap_or_else(|error| panic!("{error}"));
+}
+
 /// Installs the scaler for these namespaces as docs/scale-to-zero.md says, and waits until both replicas are ready.
 pub(crate) fn install(cluster: &Cluster, namespaces: &[&str]) {
     let apply = |path: &str, namespace: &str| {
@@ -23,7 +29,7 @@ pub(crate) fn install(cluster: &Cluster, namespaces: &[&str]) {
     };
     apply("manifests/base/namespace.yaml", "default");
     for namespace in namespaces {
-        apply("manifests/scaler/namespace", namespace);
+        allow(cluster, namespace);
     }
     apply("manifests/scaler", SYSTEM);
     let change = json!({"data": {"namespaces": namespaces.join(",")}}).to_string();
@@ -45,6 +51,13 @@ pub(crate) fn logs(cluster: &Cluster) -> String {
     let pods = cluster.kubectl(&["get", "pods", "-n", SYSTEM, "-o", "name"]).unwrap_or_default();
     let log = |name: &str| cluster.logs(SYSTEM, name.trim_start_matches("pod/"), "scaler").unwrap_or_else(|error| error);
     pods.lines().map(log).collect::<Vec<_>>().join("\n---\n")
+}
+
+/// The lines of it that are about scaling and leading.
+pub(crate) fn relevant_logs(cluster: &Cluster) -> String {
+    let logs = logs(cluster);
+    let about = |line: &&str| line.contains("weir_scaler::") || line.contains("weir_k8s::") || !line.starts_with('{');
+    logs.lines().filter(about).collect::<Vec<_>>().join("\n")
 }
 
 /// The pod that leads.

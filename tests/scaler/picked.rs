@@ -1,6 +1,6 @@
 //! A pool with a real picker behind a real Envoy: what users see while it sleeps and wakes.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use serde_json::json;
 use weir_tests::text;
@@ -35,7 +35,7 @@ impl Picked {
         &self.scene.namespace
     }
 
-    fn replicas(&self) -> Result<u64, String> {
+    pub(crate) fn replicas(&self) -> Result<u64, String> {
         let deployment = self.scene.cluster.get(&self.scene.namespace, &format!("deployment/{SERVERS}"))?;
         deployment["spec"]["replicas"].as_u64().ok_or_else(|| deployment.to_string())
     }
@@ -48,7 +48,7 @@ impl Picked {
             replicas => Err(format!(
                 "{replicas}\n{}\n{}",
                 scene.cluster.describe(&scene.namespace, "hpa"),
-                super::park::logs(scene.cluster)
+                super::park::relevant_logs(scene.cluster)
             )),
         });
         scene.cluster.wait_for("no pods", || {
@@ -75,7 +75,7 @@ impl Picked {
     pub(crate) fn answered(&self, requests: Vec<tokio::task::JoinHandle<Result<String, String>>>) {
         for request in requests {
             let answer = self.scene.runtime.block_on(request).unwrap();
-            assert!(answer.is_ok(), "{answer:?}\n{}\n{}", self.scene.log(0), super::park::logs(self.scene.cluster));
+            assert!(answer.is_ok(), "{answer:?}\n{}\n{}", self.scene.log(0), super::park::relevant_logs(self.scene.cluster));
         }
     }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 use weir_tests::Process;
 use weir_tests::workload::{MODEL_PORT, deployment};
 
-use super::park::{Park, asks, autoscaler, logs};
+use super::park::{Park, allow, asks, autoscaler, relevant_logs};
 
 pub(crate) fn each_is_told_with_its_way_out(park: &Park) {
     let apply = |object: serde_json::Value| park.cluster.apply(&park.namespace, &object.to_string());
@@ -46,7 +46,7 @@ pub(crate) fn each_is_told_with_its_way_out(park: &Park) {
     park.asking_pool("refusals-witness");
     park.until_replicas("refusals-witness", 0);
     for name in ["stranger", "own-zero", "kedas", "twice", "silent"] {
-        assert_eq!(park.replicas(name), Ok(1), "{name}\n{}", logs(park.cluster));
+        assert_eq!(park.replicas(name), Ok(1), "{name}\n{}", relevant_logs(park.cluster));
     }
 }
 
@@ -76,4 +76,21 @@ pub(crate) fn a_dry_run_writes_nothing(park: &Park) {
     let lease = park.cluster.get(&park.namespace, "lease/weir-scaler").unwrap();
     assert!(lease.pointer("/spec/holderIdentity").and_then(|holder| holder.as_str()).is_none_or(str::is_empty), "{lease}");
     assert_eq!(park.managers("watched").iter().filter(|manager| manager.contains("weir")).count(), 0);
+}
+
+/// A Role without the right to scale.
+pub(crate) fn a_missing_rule_is_named_and_needs_no_restart(park: &Park) {
+    let change = r#"[{"op":"replace","path":"/rules/5/verbs","value":["get"]}]"#;
+    park.kubectl(&["patch", "role/weir-scaler", "--type=json", "-p", change]);
+    park.asking_pool("ruled");
+    let rule = format!(
+        "ruled may not be scaled: add to the Role in namespace {}: {{apiGroups: [\"apps\"], resources: [\"deployments/scale\"], verbs: \
+         [\"patch\"]}}",
+        park.namespace
+    );
+    park.told("ruled", "FailedScale: Deployment.apps/ruled was to go to zero (pool");
+    park.told("ruled", &rule);
+    assert_eq!(park.replicas("ruled"), Ok(1));
+    allow(park.cluster, &park.namespace);
+    park.until_replicas("ruled", 0);
 }

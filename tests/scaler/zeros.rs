@@ -45,9 +45,12 @@ pub(crate) fn a_zero_of_ours_can_be_taken_over(park: &Park) {
     park.holds("taken", 2);
     the_scaler_has_looked(park, "taken-witness");
     assert_eq!(park.replicas("taken"), Ok(0));
-    // Given back, it is woken for what is held.
-    let nothing = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "taken"}});
-    park.cluster.kubectl_reading(&owner, &nothing.to_string()).unwrap();
+    // Once somebody ends it, the next zero is weir's again, and is woken.
+    park.holds("taken", 0);
+    park.kubectl(&["scale", "deployment/taken", "--replicas=1"]);
+    park.until_replicas("taken", 0);
+    assert_eq!(park.managers("taken"), OURS);
+    park.holds("taken", 2);
     park.until_replicas("taken", 1);
     park.holds("taken", 0);
 }
@@ -99,8 +102,11 @@ pub(crate) fn a_paused_deployment_sleeps_and_wakes(park: &Park) {
     park.until_replicas("paused", 1);
     park.cluster.wait_for_pods(&park.namespace, "app=paused", 1);
     park.holds("paused", 0);
-    // The number that weir woke it to is nobody's claim to the zero that a human makes of it.
+    // The number that weir woke it to is the HPA's as soon as that writes another one, and no claim to the zero that a human makes.
     assert_eq!(park.managers("paused"), OURS);
+    park.kubectl(&["patch", "hpa/paused", "--type=merge", "-p", r#"{"spec":{"minReplicas":2}}"#]);
+    park.until_replicas("paused", 2);
+    assert_eq!(park.managers("paused"), ["kube-controller-manager Update scale"]);
     park.kubectl(&["scale", "deployment/paused", "--replicas=0"]);
     assert_eq!(park.managers("paused"), Vec::<String>::new());
     park.told("paused", "ZeroLeftAlone: scaled to zero, and not by weir");

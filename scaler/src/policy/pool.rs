@@ -91,14 +91,13 @@ mod tests {
 
     use super::*;
 
+    /// State of an endpoint, and what its page says if it has one: requests that run, tokens generated.
+    type Server = (EndpointState, Option<(Option<f64>, Option<f64>)>);
+
     const SECOND: Duration = Duration::from_secs(1);
 
     /// A pool with these endpoints, whose pages say this much, and pickers; all read at 0 s and at `after`, and looked at then.
-    fn viewed(
-        endpoints: &[(EndpointState, Option<(Option<f64>, Option<f64>)>)],
-        pickers: Option<&[Option<PickerLoad>]>,
-        after: Duration,
-    ) -> PoolView {
+    fn viewed(endpoints: &[Server], pickers: Option<&[Option<PickerLoad>]>, after: Duration) -> PoolView {
         let start = Instant::now() + Duration::from_secs(3600);
         let (store, mut topology) = datastore();
         let mut spec = PoolSpec::empty(PoolId::new("n", "p"));
@@ -140,7 +139,7 @@ mod tests {
         Some(PickerLoad { read_at: Instant::now(), held, in_flight: None, arrivals: 7 })
     }
 
-    const IDLE: (EndpointState, Option<(Option<f64>, Option<f64>)>) = (EndpointState::Ready, Some((Some(0.0), Some(9.0))));
+    const IDLE: Server = (EndpointState::Ready, Some((Some(0.0), Some(9.0))));
 
     #[test]
     fn an_idle_pool_is_one_that_all_can_be_asked_about() {
@@ -162,7 +161,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_may_be_doing_something() {
         let hour = Duration::from_secs(3600);
-        let told = Some(&[picker(Some(0))][..]).map(<[_]>::to_vec);
+        let told = Some(vec![picker(Some(0))]);
         for (endpoints, pickers, words) in [
             (vec![IDLE, (EndpointState::Ready, None)], told.clone(), "fresh metrics"),
             (vec![IDLE, (EndpointState::Unready, None)], told.clone(), "10.0.0.2:8000 is not ready and was never read"),
