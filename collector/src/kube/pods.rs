@@ -354,8 +354,8 @@ mod tests {
 
         fn start(&self) -> Option<PodStart> {
             let selector = Labels::from([("app".to_owned(), "x".to_owned())]);
-            let start = self.pods.select("n", &selector).next().unwrap().entry.start.as_deref().cloned();
-            start
+            let mut selected = self.pods.select("n", &selector);
+            selected.next().unwrap().entry.start.as_deref().cloned()
         }
 
         fn at(&self, after: u64) -> Instant {

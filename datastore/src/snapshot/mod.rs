@@ -300,7 +300,13 @@ impl PoolSnapshot {
         self.unready.iter().filter(move |pod| !pod.is_hindered(expected, self.taken_at))
     }
 
-    /// What stands in the way of the first pod that is not ready and will not be.
+    /// Pods that are not ready and will not be by themselves.
+    pub fn hindered(&self) -> impl Iterator<Item = &StartingPod> {
+        let expected = self.expected_start();
+        self.unready.iter().filter(move |pod| pod.is_hindered(expected, self.taken_at))
+    }
+
+    /// What stands in the way of the first of [`Self::hindered`].
     pub fn hindrance(&self) -> Option<String> {
         let expected = self.expected_start();
         self.unready.iter().find_map(|pod| pod.hindrance(expected, self.taken_at))
@@ -310,12 +316,6 @@ impl PoolSnapshot {
     pub fn is_pending(&self) -> bool {
         let pending = || self.unready.iter().filter(|pod| pod.pending);
         self.pending > pending().count() || self.coming().any(|pod| pod.pending)
-    }
-
-    /// Whether `pod` is not ready and will not be by itself.
-    pub fn is_hindered(&self, pod: &str) -> bool {
-        let expected = self.expected_start();
-        self.unready.iter().any(|other| *other.pod == *pod && other.is_hindered(expected, self.taken_at))
     }
 
     /// What remains of the expected start of the pod that began last.

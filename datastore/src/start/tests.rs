@@ -98,7 +98,7 @@ fn only_starts_whose_beginning_was_seen_count_and_each_once() {
     assert_eq!(memory.expected(), None);
     // Ready when first seen, but seen to be created.
     let quick = pod("c", ready(&start, [None; 5]));
-    memory.learn(&[quick.clone()], start.began + seconds(1));
+    memory.learn(std::slice::from_ref(&quick), start.began + seconds(1));
     memory.learn(&[quick], start.began + seconds(500));
     assert_eq!((memory.expected(), memory.histogram(StartPhase::All).count()), (Some(seconds(1)), 1));
     assert!(memory.seen("c").is_some() && memory.seen("a").is_none());

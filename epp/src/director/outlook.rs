@@ -1,5 +1,6 @@
 //! What is known of endpoints to come, while there is none.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use weir_datastore::{EndpointState, PoolSnapshot};
@@ -29,17 +30,18 @@ impl Shared {
     /// What a request for endpoints of `subset`, of which none takes requests, may hope for.
     pub(super) fn outlook(&self, subset: &Subset, snapshot: &PoolSnapshot) -> Outlook {
         let allowed = Allowed::new(subset);
+        let hindered: HashSet<&str> = snapshot.hindered().map(|pod| &*pod.pod).collect();
         let starts = snapshot.endpoints.iter().any(|view| {
             let spec = &view.endpoint.spec;
             spec.state == EndpointState::Unready
                 && spec.address.socket_address().is_some_and(|address| allowed.contains(address))
-                && !snapshot.is_hindered(&spec.pod)
+                && !hindered.contains(&*spec.pod)
         });
         let is_empty = snapshot.coverage.ready() == 0;
         let expectation = self.expectation.borrow();
         let expected = match &*expectation {
             Expectation::Endpoint(_) => true,
-            Expectation::Pods(_) => snapshot.hindrance().is_none(),
+            Expectation::Pods(_) => hindered.is_empty(),
             Expectation::Nothing | Expectation::Hindered(_) => false,
         };
         let promised = snapshot.hold || snapshot.is_pending() || expected;
