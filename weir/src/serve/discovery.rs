@@ -16,17 +16,17 @@ use weir_serving::Health;
 use crate::args::{PoolGroup, PoolsArguments};
 
 /// Which pools are wanted, as the source last said.
-pub(super) type Wanted = watch::Receiver<Arc<Vec<WantedPool>>>;
+pub(crate) type Wanted = watch::Receiver<Arc<Vec<WantedPool>>>;
 
 /// A source of pools.
-pub(super) enum Source {
+pub(crate) enum Source {
     File(PoolsFileWatcher),
     Cluster(Box<KubeDiscovery>),
 }
 
 impl Source {
     /// The file at `pools`, looked at every `poll_every` if given.
-    pub(super) fn file(pools: &Path, poll_every: Option<Duration>, registry: &mut Registry) -> anyhow::Result<(Self, Wanted)> {
+    pub(crate) fn file(pools: &Path, poll_every: Option<Duration>, registry: &mut Registry) -> anyhow::Result<(Self, Wanted)> {
         let (watcher, wanted) = PoolsFile::load(pools)?.watch(registry);
         let watcher = match poll_every {
             Some(interval) => watcher.poll_every(interval),
@@ -36,7 +36,7 @@ impl Source {
     }
 
     /// What the arguments ask for.
-    pub(super) fn of(
+    pub(crate) fn of(
         arguments: &PoolsArguments,
         client: Option<&kube::Client>,
         registry: &mut Registry,
@@ -63,7 +63,7 @@ impl Source {
     }
 
     /// Follows the source until `stop`; `health` is not ready before it was read once.
-    pub(super) fn follow(self, health: &Health, tasks: &mut JoinSet<()>, stop: CancellationToken) {
+    pub(crate) fn follow(self, health: &Health, tasks: &mut JoinSet<()>, stop: CancellationToken) {
         match self {
             Self::File(watcher) => {
                 tasks.spawn(watcher.run(stop));

@@ -1,7 +1,7 @@
 //! `weir exporter`, `weir adapter`, `weir serve`: discovery, scraping and servers on one datastore.
 
 mod cluster;
-mod discovery;
+pub(crate) mod discovery;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
