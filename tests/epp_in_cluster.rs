@@ -12,6 +12,8 @@ mod pickers;
 mod pods;
 #[path = "epp/pool.rs"]
 mod pool;
+#[path = "epp/scale_down.rs"]
+mod scale_down;
 #[path = "epp/scene.rs"]
 mod scene;
 #[path = "epp/servers.rs"]

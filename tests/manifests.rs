@@ -40,6 +40,10 @@ fn base() -> String {
     output(Command::new(kubectl()).args(["kustomize", "manifests/base"]).current_dir(repository()))
 }
 
+fn deletion_cost() -> String {
+    output(Command::new(kubectl()).args(["kustomize", "manifests/deletion-cost"]).current_dir(repository()))
+}
+
 /// The arguments of weir in a Deployment.
 fn arguments(objects: &BTreeMap<(String, String), Value>) -> Vec<String> {
     let deployment = &objects[&("Deployment".to_owned(), "weir".to_owned())];
@@ -160,6 +164,45 @@ fn the_scaler_writes_numbers_of_replicas_and_events_and_nothing_else() {
         assert!(!key.0.starts_with("ClusterRole"), "{key:?}");
         assert_eq!(object["metadata"]["namespace"], "weir-system", "{key:?}");
     }
+}
+
+#[test]
+fn kustomize_and_helm_install_the_same_deletion_cost_and_only_when_told() {
+    assert!(!chart(&[]).contains("deletion-cost"));
+    let mut by_kustomize = objects(&deletion_cost());
+    let by_helm = objects(&chart(&["deletionCost.enabled=true", "deletionCost.namespace=default"]));
+    let key = ("Deployment".to_owned(), "weir-deletion-cost".to_owned());
+    let mut by_helm: BTreeMap<_, _> = by_helm.into_iter().filter(|(key, _)| key.1 == "weir-deletion-cost").collect();
+    for objects in [&mut by_kustomize, &mut by_helm] {
+        let container = objects.get_mut(&key).unwrap().pointer_mut("/spec/template/spec/containers/0").unwrap();
+        let container = container.as_object_mut().unwrap();
+        // The chart spells defaults out.
+        let arguments = container.remove("args").unwrap();
+        assert!(arguments.as_array().unwrap().contains(&"--namespace=$(POD_NAMESPACE)".into()), "{arguments}");
+        container.remove("imagePullPolicy");
+    }
+    assert_eq!(by_kustomize.len(), 6);
+    for (key, object) in &by_kustomize {
+        assert_eq!(object, &by_helm[key], "{key:?}");
+    }
+}
+
+#[test]
+fn deletion_cost_patches_pods_of_one_namespace_behind_a_policy_that_fails_closed() {
+    let objects = objects(&deletion_cost());
+    let named = |kind: &str| &objects[&(kind.to_owned(), "weir-deletion-cost".to_owned())];
+    assert!(objects.keys().all(|(kind, _)| !kind.starts_with("ClusterRole")));
+    let writes: Vec<String> = named("Role")["rules"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|rule| rule["verbs"].as_array().unwrap().iter().map(move |verb| format!("{} {}", rule["resources"][0], verb)))
+        .filter(|right| ["get", "list", "watch"].iter().all(|verb| !right.ends_with(&format!("\"{verb}\""))))
+        .collect();
+    assert_eq!(writes, ["\"pods\" \"patch\"", "\"leases\" \"update\"", "\"leases\" \"create\""]);
+    let policy = named("ValidatingAdmissionPolicy");
+    assert_eq!(policy["spec"]["failurePolicy"], "Fail");
+    assert_eq!(named("ValidatingAdmissionPolicyBinding")["spec"]["validationActions"], serde_json::json!(["Deny"]));
 }
 
 #[test]

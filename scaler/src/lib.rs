@@ -1,4 +1,6 @@
-//! Scale to zero and back: idle pools cost nothing, and a held request wakes them.
+//! What weir writes to a cluster on what its pools report. Each part has its own identity, and is off unless installed:
+//! [`deletion_cost`] says which pod of a ReplicaSet goes first when there are to be fewer; the rest is scale to zero and back: idle pools
+//! cost nothing, and a held request wakes them.
 //!
 //! A HorizontalPodAutoscaler asks for it by an annotation. Everything else follows from what the datastore knows of the pools that
 //! select the target's pods, and from the target itself. Nothing is kept: the API server records, with each write to `/scale`, who
@@ -13,6 +15,7 @@
 mod autoscalers;
 mod budget;
 mod controller;
+pub mod deletion_cost;
 mod entry;
 mod metrics;
 pub mod policy;

@@ -70,6 +70,8 @@ fn main() -> Result<(), Failure> {
         images,
         crds: true,
         nodes: 2,
+        scheduler: false,
+        adopt_nodes: false,
         hpa_sync,
         apiserver_arguments: Vec::new(),
         controller_manager_arguments: Vec::new(),

@@ -36,6 +36,8 @@ type options struct {
 	crds         list
 	images       list
 	nodes        int
+	scheduler    bool
+	adoptNodes   bool
 	hpaSync      string
 	apiserverArg list
 	managerArg   list
@@ -77,6 +79,8 @@ func runCluster(arguments []string) int {
 	flags.Var(&options.crds, "crds", "folder of CustomResourceDefinitions to create (repeatable)")
 	flags.Var(&options.images, "image", "NAME=PROGRAM: containers whose image has NAME as last component run this program (repeatable)")
 	flags.IntVar(&options.nodes, "nodes", 2, "how many nodes there are")
+	flags.BoolVar(&options.scheduler, "scheduler", false, "let kube-scheduler place pods")
+	flags.BoolVar(&options.adoptNodes, "adopt-nodes", false, "run pods also on nodes that others create")
 	flags.StringVar(&options.hpaSync, "hpa-sync", "2s", "how often the HPA controller works")
 	flags.Var(&options.apiserverArg, "apiserver-argument", "a further argument of kube-apiserver (repeatable)")
 	flags.Var(&options.managerArg, "controller-manager-argument", "a further argument of kube-controller-manager (repeatable)")
@@ -123,7 +127,7 @@ func (c *cluster) run(ctx context.Context, lines <-chan string) error {
 		FrontProxyCA:          c.credentials.frontProxy.path + ".crt",
 		FrontProxyCAKey:       c.credentials.frontProxy.path + ".key",
 		Gateway:               gateway,
-		Nodes:                 c.kubelet.nodes,
+		Nodes:                 c.kubelet.own(),
 		StartSeconds:          time.Since(began).Seconds(),
 	}
 	if err := answers.Encode(about); err != nil {
@@ -173,8 +177,19 @@ func (c *cluster) start(ctx context.Context) error {
 	if err := c.connect(); err != nil {
 		return err
 	}
-	managerStarted := make(chan error, 1)
-	go func() { managerStarted <- manager.start(ctx) }()
+	later := []*component{manager}
+	if c.options.scheduler {
+		scheduler, err := schedulerComponent(program, state, c.credentials)
+		if err != nil {
+			return err
+		}
+		later = append(later, scheduler)
+		c.components = append(c.components, scheduler)
+	}
+	laterStarted := make(chan error, len(later))
+	for _, component := range later {
+		go func() { laterStarted <- component.start(ctx) }()
+	}
 	if c.kubelet, err = c.newKubelet(filepath.Dir(program)); err == nil {
 		err = c.kubelet.start(ctx)
 	}
@@ -183,7 +198,10 @@ func (c *cluster) start(ctx context.Context) error {
 			err = applyCRDs(ctx, c.config, folder)
 		}
 	}
-	if err := errors.Join(err, <-managerStarted); err != nil {
+	for range later {
+		err = errors.Join(err, <-laterStarted)
+	}
+	if err != nil {
 		return err
 	}
 	return c.waitForAccount(ctx)
@@ -237,6 +255,8 @@ func (c *cluster) newKubelet(programs string) (*kubelet, error) {
 		runner:  filepath.Join(programs, "run-container"),
 		images:  map[string]string{},
 		log:     log,
+		places:  !c.options.scheduler,
+		adopts:  c.options.adoptNodes,
 		nodes:   map[string]string{},
 		pods:    map[types.UID]*pod{},
 		binding: map[types.UID]bool{},

@@ -145,6 +145,28 @@ func managerComponent(program, folder string, credentials *credentials, hpaSync 
 	}
 }
 
+// schedulerComponent places pods.
+func schedulerComponent(program, folder string, credentials *credentials) (*component, error) {
+	kubeconfig, err := credentials.kubeconfig("scheduler", subject{name: "system:kube-scheduler"})
+	if err != nil {
+		return nil, err
+	}
+	return &component{
+		name:    "kube-scheduler",
+		program: program,
+		arguments: []string{
+			"--kubeconfig=" + kubeconfig, "--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
+			"--bind-address=127.0.0.1", "--secure-port=10259",
+			"--tls-cert-file=" + credentials.file("manager-server.crt"), "--tls-private-key-file=" + credentials.file("manager-server.key"),
+			"--leader-elect=false",
+		},
+		log: filepath.Join(folder, "kube-scheduler.log"),
+		ready: func(ctx context.Context) error {
+			return getOK(ctx, "https://127.0.0.1:10259/healthz")
+		},
+	}, nil
+}
+
 // getOK asks a component how it is. Nothing secret goes there, so its certificate is not looked at.
 func getOK(ctx context.Context, url string) error {
 	client := &http.Client{Transport: &http.Transport{

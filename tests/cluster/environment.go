@@ -125,7 +125,8 @@ func (k *kubelet) field(pod *v1.Pod, path, podAddress string) (string, error) {
 	case "status.podIP", "status.podIPs":
 		return podAddress, nil
 	case "status.hostIP", "status.hostIPs":
-		return k.nodes[pod.Spec.NodeName], nil
+		address, _ := k.address(pod.Spec.NodeName)
+		return address, nil
 	case "spec.nodeName":
 		return pod.Spec.NodeName, nil
 	case "spec.serviceAccountName":

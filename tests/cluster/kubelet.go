@@ -23,7 +23,7 @@ import (
 // How often every pod is looked at again without news: a binding that failed is tried again then.
 const resync = 2 * time.Second
 
-// A kubelet for all nodes of the cluster, and their scheduler.
+// A kubelet for all nodes of the cluster, and their scheduler where no other is.
 type kubelet struct {
 	client     kubernetes.Interface
 	configMaps corelisters.ConfigMapLister
@@ -35,10 +35,13 @@ type kubelet struct {
 	images     map[string]string // programs by image name
 	log        io.Writer
 
-	names []string          // of the nodes
-	nodes map[string]string // addresses of the nodes by name
+	names  []string // of its own nodes
+	places bool     // whether it is the scheduler too
+	adopts bool     // whether it is the agent of nodes that others create
 
 	mutex   sync.Mutex
+	nodes   map[string]string // addresses of all its nodes by name
+	adopted int               // how many nodes of others there ever were
 	pods    map[types.UID]*pod
 	binding map[types.UID]bool
 	turn    int
@@ -47,7 +50,8 @@ type kubelet struct {
 // start registers the nodes and takes on pods until the context ends.
 func (k *kubelet) start(ctx context.Context) error {
 	for number, name := range k.names {
-		if err := k.register(ctx, name, k.nodes[name], number); err != nil {
+		address, _ := k.address(name)
+		if err := k.register(ctx, name, address, number); err != nil {
 			return fmt.Errorf("node %s: %w", name, err)
 		}
 	}
@@ -78,19 +82,30 @@ func (k *kubelet) start(ctx context.Context) error {
 			}
 		},
 	})
+	if err == nil && k.adopts {
+		err = k.adoptNodes(ctx, factory.Core().V1().Nodes().Informer())
+	}
 	factory.Start(ctx.Done())
 	return err
+}
+
+// address gives the address of a node, if it is one of this kubelet's.
+func (k *kubelet) address(node string) (string, bool) {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	address, ours := k.nodes[node]
+	return address, ours
 }
 
 // see takes in a new or changed pod.
 func (k *kubelet) see(ctx context.Context, object *v1.Pod) {
 	if object.Spec.NodeName == "" {
-		if object.DeletionTimestamp == nil && len(object.Spec.SchedulingGates) == 0 && object.Spec.SchedulerName == v1.DefaultSchedulerName {
+		if k.places && object.DeletionTimestamp == nil && len(object.Spec.SchedulingGates) == 0 && object.Spec.SchedulerName == v1.DefaultSchedulerName {
 			k.bind(ctx, object)
 		}
 		return
 	}
-	if _, ours := k.nodes[object.Spec.NodeName]; !ours {
+	if _, ours := k.address(object.Spec.NodeName); !ours {
 		return
 	}
 	k.mutex.Lock()

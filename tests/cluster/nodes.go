@@ -77,8 +77,9 @@ func (k *kubelet) heartbeat(ctx context.Context) {
 			return
 		case <-every.C:
 		}
-		for _, name := range k.names {
+		for _, name := range k.living() {
 			limited, cancel := context.WithTimeout(ctx, heartbeatEvery)
+			// A node that is gone by now has no lease to renew.
 			if err := k.renew(limited, name); err != nil && ctx.Err() == nil {
 				k.complain("lease of %s: %v", name, err)
 			}

@@ -24,11 +24,12 @@ const (
 
 // A pod of this kubelet, from the moment that it is bound until its object is gone.
 type pod struct {
-	kubelet *kubelet
-	uid     types.UID
-	folder  string
-	logs    string
-	volumes *volumes
+	kubelet     *kubelet
+	uid         types.UID
+	folder      string
+	logs        string
+	volumes     *volumes
+	nodeAddress string
 
 	// Ends when the object is deleted: containers are to end.
 	terminating context.Context
@@ -50,6 +51,7 @@ type pod struct {
 	transitions map[v1.PodConditionType]v1.PodCondition
 }
 
+// newPod is called under the kubelet's lock.
 func newPod(k *kubelet, object *v1.Pod) *pod {
 	folder := filepath.Join(k.folder, "pods", string(object.UID))
 	made := &pod{
@@ -62,6 +64,8 @@ func newPod(k *kubelet, object *v1.Pod) *pod {
 		changed: make(chan struct{}, 1),
 		newest:  object,
 		started: metav1.Now(),
+
+		nodeAddress: k.nodes[object.Spec.NodeName],
 	}
 	made.terminating, made.terminate = context.WithCancel(context.Background())
 	for i := range object.Spec.InitContainers {
@@ -166,7 +170,7 @@ func (p *pod) attach() error {
 	object := p.object()
 	if object.Spec.HostNetwork {
 		p.mutex.Lock()
-		p.hostAddress = p.kubelet.nodes[object.Spec.NodeName]
+		p.hostAddress = p.nodeAddress
 		p.mutex.Unlock()
 		return nil
 	}

@@ -60,7 +60,7 @@ func (p *pod) status() *v1.PodStatus {
 	defer p.mutex.Unlock()
 	status := &v1.PodStatus{
 		Phase:     p.phase(),
-		HostIP:    p.kubelet.nodes[p.newest.Spec.NodeName],
+		HostIP:    p.nodeAddress,
 		StartTime: &p.started,
 		QOSClass:  p.newest.Status.QOSClass,
 	}

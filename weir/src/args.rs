@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Epp(EppArguments),
     /// Scale idle pools to zero, and back for the first held request
     Scaler(ScalerArguments),
+    /// Write pods' deletion cost: which pod of a pool goes first when there are to be fewer
+    DeletionCost(DeletionCostArguments),
     /// Play model servers without a GPU
     SimulateServer(SimulateArguments),
     /// The whole line on this machine: servers, load, metrics, autoscaling
@@ -293,6 +295,31 @@ pub(crate) struct ServeArguments {
     pub(crate) exporter: ExporterListenArguments,
     #[command(flatten)]
     pub(crate) adapter: AdapterListenArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeletionCostArguments {
+    #[command(flatten)]
+    pub(crate) pools: PoolsArguments,
+    /// Where the metrics page and the health paths are served, to everyone
+    #[arg(long, env = "WEIR_LISTEN", default_value = "0.0.0.0:9090", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// The Lease by which one of several replicas leads; in the namespace of the service account or the kubeconfig's context unless
+    /// given as NAMESPACE/NAME
+    #[arg(long, env = "WEIR_LEASE", default_value = "weir-deletion-cost", value_name = "NAME")]
+    pub(crate) lease: String,
+    /// Patches of pods a minute, the highest change first
+    #[arg(long, env = "WEIR_PATCHES_PER_MINUTE", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=6000), value_name = "COUNT")]
+    pub(crate) patches_per_minute: u32,
+    /// A pod without requests keeps half of its average for so long
+    #[arg(long, env = "WEIR_REQUESTS_HALF_LIFE", default_value = "10s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub(crate) requests_half_life: Duration,
+    /// What a pod found in its prefix cache counts half after so long
+    #[arg(long, env = "WEIR_WARMTH_HALF_LIFE", default_value = "10m", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub(crate) warmth_half_life: Duration,
+    /// Log and count what would be written; write nothing, the Lease neither
+    #[arg(long, env = "WEIR_DRY_RUN")]
+    pub(crate) dry_run: bool,
 }
 
 /// Read as Go programs read theirs, not by clap.

@@ -3,6 +3,7 @@
 //! This crate only wires rooms together: arguments ([`args`]), then one file per subcommand.
 
 mod args;
+mod deletion_cost;
 mod demo;
 mod epp;
 mod logging;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
             Command::Epp(picker) => epp::run(picker).await,
             Command::Serve(both) => serve::both(both).await,
             Command::Scaler(scaler) => scaler::run(scaler).await,
+            Command::DeletionCost(cost) => deletion_cost::run(cost).await,
             Command::SimulateServer(simulate) => simulate::run(simulate).await,
             Command::Demo(demo) => demo::run(demo).await,
         }

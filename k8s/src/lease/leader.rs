@@ -35,6 +35,26 @@ pub struct Leader {
 }
 
 impl Leader {
+    /// Leads for ever, of its own: for a process that is known to be the only one, and for tests.
+    pub fn always() -> Self {
+        // A century.
+        Self::alone(Some(Instant::now() + Duration::from_secs(100 * 365 * 24 * 3600)))
+    }
+
+    /// Never leads: for tests.
+    pub fn never() -> Self {
+        Self::alone(None)
+    }
+
+    fn alone(end: Option<Instant>) -> Self {
+        Self {
+            term: watch::channel(end).1,
+            writes: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            longest_write: Duration::from_secs(5),
+        }
+    }
+
     /// Whether this process leads now. Judged by the clock too: a process that was stalled past its term does not lead, even
     /// before it has noticed.
     pub fn leads(&self) -> bool {
@@ -43,6 +63,7 @@ impl Leader {
 
     /// Waits until [`Leader::leads`] is no longer `was`, and gives what it is then. Never more after the end of the election.
     pub async fn changed(&mut self, was: bool) -> bool {
+        let mut is_over = false;
         loop {
             let leads = self.leads();
             if leads != was {
@@ -50,12 +71,10 @@ impl Leader {
             }
             let end = if leads { *self.term.borrow_and_update() } else { None };
             tokio::select! {
-                changed = self.term.changed() => if changed.is_err() {
-                    let leads = self.leads();
-                    return if leads == was { std::future::pending().await } else { leads };
-                },
+                changed = self.term.changed(), if !is_over => is_over = changed.is_err(),
                 () = self.stop.cancelled(), if leads => {}
                 () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {}
+                else => std::future::pending().await,
             }
         }
     }
@@ -80,9 +99,8 @@ impl Leader {
                 () = sleep_until(end) => if *term.borrow() == Some(end) {
                     return Err(NotLeading::During);
                 },
-                changed = term.changed() => if changed.is_err() {
-                    return Err(NotLeading::During);
-                },
+                // When the election's task is gone nothing renews the term, which still stands.
+                Ok(()) = term.changed() => {}
                 done = write.as_mut() => return done.map_err(|_elapsed| NotLeading::TooLong),
             }
         }

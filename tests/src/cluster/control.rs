@@ -29,6 +29,10 @@ pub struct Options {
     pub crds: bool,
     /// How many nodes there are.
     pub nodes: usize,
+    /// Whether kube-scheduler places pods; else each goes to the next node.
+    pub scheduler: bool,
+    /// Whether pods also run on nodes that others create.
+    pub adopt_nodes: bool,
     /// How often the HPA controller works.
     pub hpa_sync: Duration,
     /// Further arguments of kube-apiserver.
@@ -48,6 +52,8 @@ impl Default for Options {
             ],
             crds: true,
             nodes: 2,
+            scheduler: false,
+            adopt_nodes: false,
             hpa_sync: Duration::from_secs(2),
             apiserver_arguments: Vec::new(),
             controller_manager_arguments: Vec::new(),
@@ -87,6 +93,7 @@ impl Cluster {
         let mut command = Command::new(programs.join("cluster"));
         command.arg("cluster").arg("--state").arg(&state).arg(format!("--nodes={}", options.nodes));
         command.arg(format!("--hpa-sync={}ms", options.hpa_sync.as_millis()));
+        command.arg(format!("--scheduler={}", options.scheduler)).arg(format!("--adopt-nodes={}", options.adopt_nodes));
         if options.crds {
             command.arg("--crds").arg(programs.join("crds"));
         }
