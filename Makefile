@@ -43,7 +43,8 @@ hey: ## 45,000 chat requests through Envoy, beside round robin (ten minutes)
 	cargo build --profile dist --locked -p weir -p weir-tests
 	target/dist/hey-bench
 
-long: ## One picker under load for half an hour: its memory
+long: ## One picker under load for half an hour: its memory; holds of 90 s and of five minutes
+	cargo test --locked -p weir -p weir-tests --test epp -- --ignored
 	cargo build --profile dist --locked -p weir -p weir-tests
 	target/dist/picker-load long --endpoints 100 --prompt 32
 

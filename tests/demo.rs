@@ -8,8 +8,13 @@ use serde_json::Value;
 use weir_tests::{Process, eventually, kubectl, run};
 
 #[test]
-fn the_demo_scales_up_and_down_and_kubectl_reads_it_under_both_names() {
+fn the_demo_scales_up_down_to_zero_and_back_and_kubectl_reads_it_under_both_names() {
     let demo = Process::weir(&["demo", "--for", "40s", "--plain"]);
+    // The first line to paste: a request through the picker.
+    let curl = demo.line("a request to paste", |line| line.starts_with("curl ") && line.contains("/v1/completions"));
+    let answer = Command::new("sh").args(["-c", &curl]).output().expect("sh runs");
+    let answer: Value = serde_json::from_slice(&answer.stdout).expect("an answer");
+    assert_eq!(answer["usage"]["completion_tokens"], 8, "{answer}");
     let mut commands = Vec::new();
     while commands.len() < 2 {
         commands.push(demo.line("a kubectl command", |line| line.starts_with("kubectl ")));
@@ -36,7 +41,10 @@ fn the_demo_scales_up_and_down_and_kubectl_reads_it_under_both_names() {
     let summary = demo.line_within("the summary", std::time::Duration::from_secs(90), |line| line.starts_with("scaled up "));
     assert!(!summary.starts_with("scaled up 0 times"), "{summary}");
     let output = demo.output();
-    assert!(output.contains("  up 1 -> ") && output.contains("  down "), "{output}");
+    for decision in ["  up 1 -> ", "  down ", " -> 0: ", "  wake 0 -> "] {
+        assert!(output.contains(decision), "{decision}: {output}");
+    }
+    assert!(summary.contains(", 1 times to zero; ") && summary.contains(" 0 failed; "), "{summary}");
     assert!(demo.ended_well(), "{output}");
 }
 
@@ -45,5 +53,5 @@ fn a_demo_too_short_to_show_anything_is_refused() {
     let output = run(&["demo", "--for", "5s"]);
     assert!(!output.status.success());
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("--for must be at least 30s"), "{message}");
+    assert!(message.contains("--for must be at least 40s"), "{message}");
 }

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "epp/empty.rs"]
+mod empty;
 #[path = "epp/holding.rs"]
 mod holding;
 #[path = "epp/rig.rs"]
 mod rig;
+#[path = "epp/standalone.rs"]
+mod standalone;
 
 use rig::{Gateway, Picker, blocking};
 use serde_json::json;

@@ -44,7 +44,7 @@ mod picker;
 mod collector;
 
 pub use self::kube::{
-    KubeDiscovery, KubeDiscoveryConfig, Obstacles, PickerPages, PodMetrics, PodsScope, PoolGroups, RequestRules, Scope,
+    KubeDiscovery, KubeDiscoveryConfig, Obstacles, PickerPages, PodMetrics, PodsScope, PoolGroups, Promise, RequestRules, Scope,
 };
 pub use access::{Access, Restrict, WantedPicker, WantedPool, WantedPools};
 pub use activity::{Activity, EndpointActivity};

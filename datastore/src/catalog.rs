@@ -83,6 +83,10 @@ pub const ENDPOINTS: (&str, &str) = ("inference_pool_endpoints", "Endpoints of t
 pub const PER_POD_QUEUE_SIZE: (&str, &str) =
     ("inference_pool_per_pod_queue_size", "Requests waiting in one model server, by its last page that is not stale.");
 
+/// How long the phases of pods' starts took; labels `name`, `namespace`, `phase`.
+pub const COLD_START: (&str, &str) =
+    ("inference_pool_cold_start_seconds", "Time that a phase of the start of a pod took, by the phase's end.");
+
 /// Every family with one value per pool, in the order of the page.
 pub const FAMILIES: &[Family] = &[
     Family {
@@ -189,6 +193,13 @@ pub const FAMILIES: &[Family] = &[
         kind: Kind::State,
         help: "Age of the oldest model server page that counts.",
         measure: PoolSnapshot::metrics_age_seconds,
+    },
+    Family {
+        name: "inference_pool_expected_start_seconds",
+        unit: Unit::Seconds,
+        kind: Kind::State,
+        help: "Time that the start of a pod is expected to take, from its creation until it is ready, by those that were seen.",
+        measure: PoolSnapshot::expected_start_seconds,
     },
 ];
 

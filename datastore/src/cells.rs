@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::load::{EndpointStatus, PickerStatus};
 use crate::pool::{EndpointSpec, MetricsSource, PoolId};
+use crate::start::{SeenStart, StartMemory, StartingPod};
 
 /// A pool in the store.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct Pool {
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
     pub(crate) pickers: Option<Vec<Arc<Picker>>>,
     pub(crate) pending: usize,
+    /// Pods that are not ready.
+    pub(crate) unready: Arc<[StartingPod]>,
     pub(crate) hold: bool,
     pub(crate) memory: Arc<PoolMemory>,
 }
@@ -32,6 +35,7 @@ pub(crate) struct PoolMemory {
     pub(crate) version: AtomicU64,
     pub(crate) written: Notify,
     pub(crate) held_rises: watch::Sender<u64>,
+    pub(crate) starts: Arc<StartMemory>,
 }
 
 impl PoolMemory {
@@ -42,6 +46,7 @@ impl PoolMemory {
             version: AtomicU64::new(0),
             written: Notify::new(),
             held_rises: watch::Sender::new(0),
+            starts: Arc::default(),
         }
     }
 
@@ -57,12 +62,18 @@ pub struct Endpoint {
     /// As discovered.
     pub spec: EndpointSpec,
     pub(crate) cell: Arc<ArcSwap<EndpointStatus>>,
+    pub(crate) start: Option<Arc<SeenStart>>,
 }
 
 impl Endpoint {
     /// All that is known of it, as of one moment.
     pub fn status(&self) -> Arc<EndpointStatus> {
         self.cell.load_full()
+    }
+
+    /// The start of its pod, where the beginning of that was seen.
+    pub fn start(&self) -> Option<&Arc<SeenStart>> {
+        self.start.as_ref()
     }
 }
 

@@ -8,8 +8,9 @@
 //! 4. [`picker`]: what an endpoint picker's page says of the requests it holds; [`stream`]: what weir tells weir.
 //! 5. [`store`](Datastore): loads into cells, one writer each ([`EndpointWriter`], [`PickerWriter`]), topology by one
 //!    [`TopologyWriter`].
-//! 6. [`snapshot`](PoolSnapshot): a pool at one moment, computed when read, with [`selector`] and [`Saturation`].
-//! 7. [`catalog`]: every family served of a pool, with unit, meaning and the right target type.
+//! 6. [`start`](StartPhase): how long its pods take to start.
+//! 7. [`snapshot`](PoolSnapshot): a pool at one moment, computed when read, with [`selector`] and [`Saturation`].
+//! 8. [`catalog`]: every family served of a pool, with unit, meaning and the right target type.
 
 pub mod catalog;
 mod cells;
@@ -22,6 +23,7 @@ pub mod pool;
 mod saturation;
 pub mod selector;
 mod snapshot;
+mod start;
 mod store;
 pub mod stream;
 
@@ -35,6 +37,7 @@ pub use pool::{EndpointAddress, EndpointSpec, EndpointState, MetricsSource, Pool
 pub use saturation::{Saturation, Thresholds};
 pub use selector::Selector;
 pub use snapshot::{Coverage, EndpointView, FRESH_AT_LEAST, FRESH_AT_MOST, Freshness, PickerView, PoolSnapshot};
+pub use start::{PodStart, START_BUCKETS, SeenStart, StartHistogram, StartPhase, StartTimes, StartingPod};
 pub use store::{
     Datastore, EndpointKey, EndpointWriter, PickerKey, PickerWriter, PoolChanges, TopologyChange, TopologyWriter, datastore,
 };

@@ -59,6 +59,8 @@ pub enum Unknown {
     },
     /// No picker of the pool is known or has told anything yet, so nobody can say what is held.
     NoPicker,
+    /// No pod of the pool was seen to start yet.
+    NoStart,
 }
 
 impl Unknown {
@@ -96,6 +98,10 @@ impl fmt::Display for Unknown {
             }
             Self::NoPicker => {
                 write!(formatter, "no endpoint picker of it is known that tells how many requests it holds")?;
+                &None
+            }
+            Self::NoStart => {
+                write!(formatter, "none of its pods was seen to start yet")?;
                 &None
             }
         };

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::engine::{CustomFamily, Engine};
+use crate::start::StartingPod;
 
 /// Namespace and name of a pool.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -191,6 +192,8 @@ pub struct PoolSpec {
     pub pickers: Option<Vec<Arc<str>>>,
     /// Pods of it that have no address yet: they are no endpoints, but will be.
     pub pending: usize,
+    /// Pods of it that start, that have started under its eyes, or are not ready; where nobody tells of pods, none.
+    pub starts: Vec<StartingPod>,
     /// Whether requests are to wait for its first endpoint whatever is known of one.
     pub hold: bool,
 }
@@ -198,6 +201,14 @@ pub struct PoolSpec {
 impl PoolSpec {
     /// A pool without endpoints or picker.
     pub fn empty(id: PoolId) -> Self {
-        Self { id, metrics: MetricsSource::default(), endpoints: Vec::new(), pickers: None, pending: 0, hold: false }
+        Self {
+            id,
+            metrics: MetricsSource::default(),
+            endpoints: Vec::new(),
+            pickers: None,
+            pending: 0,
+            starts: Vec::new(),
+            hold: false,
+        }
     }
 }

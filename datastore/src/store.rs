@@ -18,6 +18,7 @@ use crate::load::{EndpointLoad, EndpointStatus, Failure, FailureKind, PickerLoad
 use crate::pool::{EndpointAddress, EndpointSpec, MetricsSource, PoolId, PoolSpec};
 use crate::selector::Selector;
 use crate::snapshot::PoolSnapshot;
+use crate::start::SeenStart;
 
 /// An empty datastore: its read handle and the one writer of its topology.
 pub fn datastore() -> (Datastore, TopologyWriter) {
@@ -212,6 +213,8 @@ impl TopologyWriter {
 fn renewed(before: Option<&Pool>, mut spec: PoolSpec, now: Instant, change: &mut TopologyChange) -> Pool {
     let memory = before.map_or_else(|| Arc::new(PoolMemory::new(now)), |pool| pool.memory.clone());
     memory.changed();
+    let starts = std::mem::take(&mut spec.starts);
+    memory.starts.learn(&starts, now);
     let mut known: HashMap<_, _> = before
         .iter()
         .flat_map(|pool| pool.endpoints.iter().map(|endpoint| (EndpointKey::of(&pool.id, &pool.metrics, &endpoint.spec), endpoint)))
@@ -225,11 +228,12 @@ fn renewed(before: Option<&Pool>, mut spec: PoolSpec, now: Instant, change: &mut
         }
         endpoints.push(match known.remove(&key) {
             Some(same) if same.spec == endpoint => same.clone(),
-            Some(changed) => Arc::new(Endpoint { spec: endpoint, cell: changed.cell.clone() }),
+            Some(changed) => Arc::new(Endpoint { spec: endpoint, cell: changed.cell.clone(), start: changed.start.clone() }),
             None => {
                 let cell = Arc::new(ArcSwap::from_pointee(EndpointStatus::default()));
-                change.added.push(EndpointWriter { key, cell: cell.clone(), memory: memory.clone() });
-                Arc::new(Endpoint { spec: endpoint, cell })
+                let start = memory.starts.seen(&endpoint.pod_uid);
+                change.added.push(EndpointWriter { key, cell: cell.clone(), start: start.clone(), memory: memory.clone() });
+                Arc::new(Endpoint { spec: endpoint, cell, start })
             }
         });
     }
@@ -239,7 +243,8 @@ fn renewed(before: Option<&Pool>, mut spec: PoolSpec, now: Instant, change: &mut
     }
     let pickers = renewed_pickers(before, &spec, &memory, change);
     let PoolSpec { id, metrics, pending, hold, .. } = spec;
-    Pool { id, metrics, endpoints, pickers, pending, hold, memory }
+    let unready = starts.into_iter().filter(|pod| pod.start.unready_since.is_some()).collect();
+    Pool { id, metrics, endpoints, pickers, pending, unready, hold, memory }
 }
 
 fn renewed_pickers(
@@ -289,6 +294,7 @@ fn remember_activity(memory: &PoolMemory, last_active: Option<Instant>) {
 pub struct EndpointWriter {
     key: EndpointKey,
     cell: Arc<ArcSwap<EndpointStatus>>,
+    start: Option<Arc<SeenStart>>,
     memory: Arc<PoolMemory>,
 }
 
@@ -305,6 +311,9 @@ impl EndpointWriter {
 
     /// A page was read; the next is due after `interval`.
     pub fn succeeded(&mut self, load: EndpointLoad, interval: Duration) {
+        if let Some(start) = &self.start {
+            start.scraped(load.scraped_at);
+        }
         let before = self.cell.load_full();
         let active = load.is_active_since(before.load.as_deref());
         let last_active = if active { Some(load.scraped_at) } else { before.last_active };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use weir_datastore::{EndpointView, Measurement, PoolSnapshot, Unused, catalog};
+use weir_datastore::{EndpointView, Measurement, PoolSnapshot, StartingPod, Unused, catalog};
 
 /// One pool.
 #[derive(Debug, Serialize)]
@@ -19,6 +19,22 @@ pub struct PoolView {
     pub coverage: BTreeMap<&'static str, usize>,
     /// The endpoints.
     pub endpoints: Vec<EndpointJson>,
+    /// Pods that are not ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unready: Vec<UnreadyPod>,
+}
+
+/// A pod that is not ready.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnreadyPod {
+    /// Its name.
+    pub pod: String,
+    /// How long ago it was created, or first seen.
+    pub began_seconds_ago: f64,
+    /// What stands in the way of its ever being ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hindrance: Option<String>,
 }
 
 /// A value with its age, or why there is none.
@@ -114,12 +130,19 @@ impl PoolView {
             (family.name, value)
         });
         let states = weir_datastore::Freshness::ALL;
+        let expected = pool.expected_start();
+        let unready = |pod: &StartingPod| UnreadyPod {
+            pod: pod.pod.to_string(),
+            began_seconds_ago: pool.taken_at.saturating_duration_since(pod.start.began).as_secs_f64(),
+            hindrance: pod.hindrance(expected, pool.taken_at),
+        };
         Self {
             namespace: pool.id.namespace.to_string(),
             name: pool.id.name.to_string(),
             metrics: metrics.collect(),
             coverage: states.map(|state| (state.label(), pool.coverage.count(state))).into(),
             endpoints: pool.endpoints.iter().map(|view| EndpointJson::of(view, pool)).collect(),
+            unready: pool.unready.iter().map(unready).collect(),
         }
     }
 }

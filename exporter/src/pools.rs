@@ -3,11 +3,11 @@
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::time::Instant;
-use weir_datastore::{Datastore, EndpointView, Freshness, PoolSnapshot, catalog};
+use weir_datastore::{Datastore, EndpointView, Freshness, PoolSnapshot, START_BUCKETS, StartPhase, catalog};
 
 /// Writes every family of the catalog for every pool. A value that is not known is not written.
 #[derive(Debug)]
@@ -26,7 +26,6 @@ impl PoolSeries {
 impl Collector for PoolSeries {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let pools = self.datastore.snapshots(Instant::now());
-        let pool_labels = |pool: &PoolSnapshot| [("name", pool.id.name.to_string()), ("namespace", pool.id.namespace.to_string())];
         for family in catalog::FAMILIES {
             let series = pools.iter().filter_map(|pool| Some((pool_labels(pool), (family.measure)(pool).ok()?.value)));
             write(&mut encoder, family.name, family.help, series)?;
@@ -50,11 +49,35 @@ impl Collector for PoolSeries {
             })
         });
         write(&mut encoder, name, help, by_endpoint)?;
+        cold_starts(&mut encoder, &pools)?;
         let left_out =
             pools.iter().map(|pool| (pool_labels(pool), pool.coverage.fresh.saturating_sub(self.endpoint_series) as f64));
         let help = "Fresh endpoints of the pool beyond the limit on series that name an endpoint.";
         write(&mut encoder, "weir_exporter_endpoint_series_left_out", help, left_out)
     }
+}
+
+/// A histogram for each phase of starts that was seen.
+fn cold_starts(encoder: &mut DescriptorEncoder<'_>, pools: &[PoolSnapshot]) -> Result<(), fmt::Error> {
+    let histograms = pools.iter().flat_map(|pool| StartPhase::ALL.map(|phase| (pool, phase, pool.start_histogram(phase))));
+    let mut seen = histograms.filter(|(_, _, histogram)| histogram.count() > 0).peekable();
+    if seen.peek().is_none() {
+        return Ok(());
+    }
+    let (name, help) = catalog::COLD_START;
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for (pool, phase, histogram) in seen {
+        let [name, namespace] = pool_labels(pool);
+        let labels = [name, namespace, ("phase", phase.label().to_owned())];
+        let bounds = START_BUCKETS.into_iter().chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(histogram.counts).collect();
+        family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(histogram.sum, histogram.count(), &buckets, None)?;
+    }
+    Ok(())
+}
+
+fn pool_labels(pool: &PoolSnapshot) -> [(&'static str, String); 2] {
+    [("name", pool.id.name.to_string()), ("namespace", pool.id.namespace.to_string())]
 }
 
 fn write<const LABELS: usize>(

@@ -6,15 +6,29 @@ use http_body_util::BodyExt;
 use tower::ServiceExt;
 use weir_datastore::engine::{PageClock, PageMemory, PageReader};
 use weir_datastore::page::Format;
-use weir_datastore::{EndpointSpec, FailureKind, PickerLoad, PoolSpec, datastore};
+use weir_datastore::{EndpointSpec, FailureKind, PickerLoad, PodStart, PoolSpec, StartTimes, StartingPod, datastore};
 
 use super::*;
 
 /// A pool of two endpoints, one of them unreachable, with a picker; and an empty pool.
 async fn exporter() -> Router {
     let (store, mut topology) = datastore();
+    let start = PodStart {
+        times: StartTimes { created: Some(0), scheduled: Some(2), initialized: None, started: Some(40), ready: Some(90) },
+        began: Instant::now(),
+        seen_from_creation: true,
+        first: true,
+        unready_since: None,
+        obstacle: None,
+    };
+    tokio::time::advance(Duration::from_secs(90)).await;
     let now = Instant::now();
+    let stuck =
+        PodStart { unready_since: Some(now), obstacle: Some("container c waits with ErrImagePull".into()), ..start.clone() };
     let mut spec = PoolSpec::empty(PoolId::new("default", "llama"));
+    for (name, start) in [("started", start), ("stuck", stuck)] {
+        spec.starts.push(StartingPod { pod: name.into(), uid: name.into(), pending: true, start });
+    }
     for address in ["10.0.0.1:8000", "10.0.0.2:8000"] {
         spec.endpoints.push(EndpointSpec::standalone(address.parse().unwrap()));
     }

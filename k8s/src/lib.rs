@@ -41,3 +41,6 @@ pub use target::{FieldManager, ScaleTarget, TargetReference};
 
 /// Before the names of the annotations that weir reads off a pool, where no other is set.
 pub const ANNOTATION_PREFIX: &str = "weir.internal/";
+
+/// The field manager under which weir's scaler writes `/scale`: a zero that nobody else owns is one that it made.
+pub const SCALER_MANAGER: &str = "weir-scaler";

@@ -7,6 +7,11 @@ pub(crate) const POOL: &str = "r";
 
 /// The chart's rules, those of pods apart.
 pub(crate) fn role(pods: bool) -> String {
+    role_with(pods, &[])
+}
+
+/// The same, with further ones.
+pub(crate) fn role_with(pods: bool, further: &[Value]) -> String {
     let read = ["get", "list", "watch"];
     let mut rules = vec![
         json!({"apiGroups": ["inference.networking.x-k8s.io"], "resources": ["inferenceobjectives", "inferencemodelrewrites"], "verbs": read}),
@@ -15,6 +20,7 @@ pub(crate) fn role(pods: bool) -> String {
     if pods {
         rules.push(json!({"apiGroups": [""], "resources": ["pods"], "verbs": read}));
     }
+    rules.extend(further.iter().cloned());
     json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "epp"}, "rules": rules}).to_string()
 }
 

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 use weir_tests::{Folder, get, simulators, text};
 
 use super::MODEL;
@@ -12,15 +13,20 @@ use super::rig::{self, Gateway, Picker, blocking};
 
 const REQUESTS: usize = 40;
 const STREAMED: usize = 10;
+/// Longer than anything is held here.
+const PATIENT: Duration = Duration::from_secs(400);
 
 fn no_endpoints(folder: &Folder) {
     folder.write("pools.yaml", "apiVersion: weir/v1\npools:\n- name: r\n  namespace: n\n  endpoints: []\n");
 }
 
 fn ask(gateway: &Gateway, streamed: bool) -> JoinHandle<reqwest::Response> {
-    let body = json!({ "model": MODEL, "prompt": "how are you?", "max_tokens": 3, "stream": streamed });
-    let request = gateway.client.post(gateway.url("/v1/completions")).header("content-type", "application/json");
-    let request = request.body(body.to_string()).send();
+    ask_at(gateway, "original", json!({ "model": MODEL, "prompt": "how are you?", "max_tokens": 3, "stream": streamed }))
+}
+
+fn ask_at(gateway: &Gateway, listener: &str, body: Value) -> JoinHandle<reqwest::Response> {
+    let request = gateway.client.post(gateway.url_of(listener, "/v1/completions")).header("content-type", "application/json");
+    let request = request.timeout(PATIENT).body(body.to_string()).send();
     tokio::spawn(async move { request.await.unwrap() })
 }
 
@@ -146,4 +152,50 @@ async fn nobody_waits_where_nothing_will_come_and_no_more_than_the_limits_allow(
     }
     held(&picker, 0).await;
     picker.ends_well().await;
+}
+
+/// What became of two requests for `tokens` tokens that were held for `hold`: by way of a gateway with the documented settings, and by
+/// way of `listener`.
+async fn held_for(name: &'static str, hold: Duration, listener: &str, tokens: u32) -> [(u16, Result<String, String>); 2] {
+    let folder = Folder::new(name);
+    let (_simulator, addresses) = blocking(|| simulators(1)).await;
+    let server = addresses[0].clone();
+    no_endpoints(&folder);
+    let (picker, gateway) = start(&folder, "--hold-empty always", name, &server).await;
+    let body = || json!({ "model": MODEL, "prompt": "go on", "max_tokens": tokens });
+    let began = Instant::now();
+    let requests = [ask_at(&gateway, "original", body()), ask_at(&gateway, listener, body())];
+    held(&picker, 2).await;
+    // The hold is what is tried.
+    sleep_until(began + hold).await;
+    rig::pools_file(&folder, &server);
+    let mut answers = Vec::new();
+    for request in requests {
+        let answer = request.await.unwrap();
+        answers.push((answer.status().as_u16(), text(answer).await));
+    }
+    eprintln!("held for {hold:?}, {tokens} tokens: documented settings {}, `{listener}` {:?}", answers[0].0, answers[1]);
+    picker.ends_well().await;
+    answers.try_into().unwrap()
+}
+
+/// The one with the documented settings is whole, the other one is cut with these words.
+fn assert_cut([documented, cut]: [(u16, Result<String, String>); 2], tokens: u32, words: &str) {
+    assert_eq!(documented.0, 200);
+    assert!(documented.1.unwrap().contains(&format!("\"completion_tokens\":{tokens}")));
+    assert_eq!(cut, (504, Ok(words.to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_cuts_what_takes_longer_than_its_limits() {
+    // Longer than a stream may idle (3 s); shorter, but with an answer that takes longer than one may (1.5 s).
+    assert_cut(held_for("epp-limit-idle", Duration::from_secs(5), "impatient", 5).await, 5, "stream timeout");
+    assert_cut(held_for("epp-limit-route", Duration::from_secs(1), "impatient", 120).await, 120, "upstream request timeout");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "holds of a minute and a half and of five minutes: make long"]
+async fn a_hold_of_90_seconds_and_what_envoys_own_limits_do() {
+    assert_cut(held_for("epp-limit-90", Duration::from_secs(90), "defaults", 800).await, 800, "upstream request timeout");
+    assert_cut(held_for("epp-limit-310", Duration::from_secs(310), "defaults", 5).await, 5, "stream timeout");
 }

@@ -30,6 +30,8 @@ pub(crate) struct Picker {
     process: Process,
     pub(crate) ext_proc: SocketAddr,
     pub(crate) metrics: SocketAddr,
+    /// Where clients are served, with `--http`.
+    pub(crate) http: Option<SocketAddr>,
 }
 
 impl Picker {
@@ -43,8 +45,9 @@ impl Picker {
             symlink(weir(), &binary).unwrap();
             let process = Process::start(command);
             let line = process.line("where it listens", |line| line.contains("picking endpoints"));
-            let (ext_proc, metrics) = (address(&line, "ext_proc"), address(&line, "metrics"));
-            Self { process, ext_proc, metrics }
+            let known = |name| address(&line, name).unwrap_or_else(|| panic!("no {name} in {line}"));
+            let (ext_proc, metrics, http) = (known("ext_proc"), known("metrics"), address(&line, "http"));
+            Self { process, ext_proc, metrics, http }
         })
         .await
     }
@@ -81,10 +84,9 @@ impl Picker {
 }
 
 /// The address that a log line, text or JSON, gives for `name`.
-fn address(line: &str, name: &str) -> SocketAddr {
-    let after = line.split(&format!("{name}\":\"")).nth(1).or_else(|| line.split(&format!(" {name}=")).nth(1));
-    let after = after.unwrap_or_else(|| panic!("no {name} in {line}"));
-    after.split([' ', '"']).next().unwrap().parse().unwrap()
+fn address(line: &str, name: &str) -> Option<SocketAddr> {
+    let after = line.split(&format!("{name}\":\"")).nth(1).or_else(|| line.split(&format!(" {name}=")).nth(1))?;
+    after.split([' ', '"']).next()?.parse().ok()
 }
 
 /// Envoy with one model server behind it, which asks the picker where to go.

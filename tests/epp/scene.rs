@@ -29,10 +29,14 @@ pub(crate) struct Scene {
 impl Scene {
     /// Applies servers, and so many pickers; waits until `ready` servers are Ready, and all pickers.
     pub(crate) fn new(name: &str, servers: &[String], ready: usize, pickers: usize) -> Self {
+        Self::on(Cluster::shared(), name, &role(true), servers, ready, pickers)
+    }
+
+    /// The same on `cluster`, with this Role of the pickers.
+    pub(crate) fn on(cluster: &'static Cluster, name: &str, role: &str, servers: &[String], ready: usize, pickers: usize) -> Self {
         weir_serving::install_crypto_provider();
-        let cluster = Cluster::shared();
         let namespace = cluster.namespace(name);
-        cluster.apply(&namespace, &role(true));
+        cluster.apply(&namespace, role);
         cluster.apply(&namespace, &inference_pool(POOL, SERVERS).to_string());
         servers.iter().for_each(|server| cluster.apply(&namespace, server));
         // The page for everybody, and a drain that fits a test.

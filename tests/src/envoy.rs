@@ -12,7 +12,7 @@ const OF_SEVERAL: &str = "health_checks: [{ timeout: 1s, interval: 1s, no_traffi
                           healthy_threshold: 1, grpc_health_check: {} }]\n    \
                           outlier_detection: { consecutive_5xx: 1, interval: 1s, base_ejection_time: 1s, max_ejection_percent: 50 }";
 
-/// A running Envoy with the listeners `known`, `original`, `buffered`, `asked` and `round-robin`. It ends when dropped.
+/// A running Envoy with the listeners `known`, `original`, `buffered`, `asked`, `defaults`, `impatient` and `round-robin`. It ends when dropped.
 #[derive(Debug)]
 pub struct Envoy {
     process: Process,
@@ -49,7 +49,7 @@ impl Envoy {
             let text = get(&format!("http://{admin}/listeners"))?;
             let listeners: Vec<_> =
                 text.lines().filter_map(|line| line.split_once("::")).map(|(name, at)| (name.into(), at.into())).collect();
-            if listeners.len() == 5 { Ok(listeners) } else { Err(format!("{text}: {}", process.output())) }
+            if listeners.len() == 7 { Ok(listeners) } else { Err(format!("{text}: {}", process.output())) }
         });
         Self { process, listeners, _folder: folder }
     }

@@ -371,9 +371,12 @@ pub(crate) enum Profile {
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArguments {
-    /// Stop after this long (at least 30s) and say whether everything worked; without it, go on until Ctrl-C
+    /// Stop after this long (at least 40s) and say whether everything worked; without it, go on until Ctrl-C
     #[arg(long = "for", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub(crate) duration: Option<Duration>,
+    /// Port of the picker, for requests, on 127.0.0.1; 0 takes a free one
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    pub(crate) picker_port: u16,
     /// Port of the exporter on 127.0.0.1; 0 takes a free one
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     pub(crate) exporter_port: u16,

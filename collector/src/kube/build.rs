@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weir_datastore::engine::Engine;
-use weir_datastore::{EndpointAddress, EndpointSpec, EndpointState, MetricsSource, PoolId, PoolSpec};
+use weir_datastore::{EndpointAddress, EndpointSpec, EndpointState, MetricsSource, PodStart, PoolId, PoolSpec, StartingPod};
 use weir_k8s::InferencePool;
 
 use super::KubeDiscoveryConfig;
@@ -34,7 +34,8 @@ impl Cluster<'_> {
         let object = || format!("InferencePool {id} ({})", pool.version);
         problems.extend(wrong.into_iter().map(|wrong| Problem { object: object(), field: wrong.field, message: wrong.message }));
         let metrics = MetricsSource { scheme: page.scheme, path: page.path, engine: page.engine, families: page.families };
-        let (endpoints, pending) = self.endpoints(pool, problems);
+        let (endpoints, starts) = self.endpoints(pool, problems);
+        let pending = starts.pending;
         let (hold, wrong) = hold_of(&pool.annotations, &config.annotation_prefix);
         problems.extend(wrong.into_iter().map(|wrong| Problem { object: object(), field: wrong.field, message: wrong.message }));
         let (mut pickers, mut picker_names) = (Vec::new(), None);
@@ -45,20 +46,33 @@ impl Cluster<'_> {
             // A picker that cannot be found holds what it holds: the pool has one all the same.
             picker_names = Some(names(&pickers));
         }
-        let spec = PoolSpec { metrics, endpoints, pickers: picker_names, pending, hold, ..PoolSpec::empty(id.clone()) };
+        let spec = PoolSpec {
+            metrics,
+            endpoints,
+            pickers: picker_names,
+            pending,
+            starts: starts.pods,
+            hold,
+            ..PoolSpec::empty(id.clone())
+        };
         WantedPool { spec, access: page.access, pickers, selector: Arc::new(pool.selector.clone()) }
     }
 
-    /// The pool's endpoints, and how many of its pods have no address yet.
-    fn endpoints(&self, pool: &InferencePool, problems: &mut BTreeSet<Problem>) -> (Vec<EndpointSpec>, usize) {
+    /// The pool's endpoints, and what is known of the starts of its pods.
+    fn endpoints(&self, pool: &InferencePool, problems: &mut BTreeSet<Problem>) -> (Vec<EndpointSpec>, Starts) {
         let mut selected: Vec<_> = self.pods.select(&pool.namespace, &pool.selector).collect();
         selected.sort_unstable_by_key(|pod| pod.name);
         let mut endpoints: Vec<EndpointSpec> = Vec::with_capacity(selected.len() * pool.target_ports.len());
         let mut places: HashMap<EndpointAddress, usize> = HashMap::with_capacity(endpoints.capacity());
-        let mut pending = 0;
+        let mut starts = Starts::default();
         for pod in selected {
-            if pod.entry.pending {
-                pending += 1;
+            let pending = pod.entry.pending;
+            if let Some(start) = &pod.entry.start {
+                let (name, uid) = (pod.name.clone(), pod.entry.uid.clone());
+                starts.pods.push(StartingPod { pod: name, uid, pending, start: PodStart::clone(start) });
+            }
+            if pending {
+                starts.pending += 1;
                 continue;
             }
             check_engine(pool, &pod, problems);
@@ -82,8 +96,16 @@ impl Cluster<'_> {
                 }
             }
         }
-        (endpoints, pending)
+        (endpoints, starts)
     }
+}
+
+/// What is known of the starts of a pool's pods.
+#[derive(Default)]
+struct Starts {
+    pods: Vec<StartingPod>,
+    /// Those that have no address yet.
+    pending: usize,
 }
 
 fn preference(state: EndpointState) -> u8 {

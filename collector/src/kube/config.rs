@@ -90,6 +90,9 @@ pub struct KubeDiscoveryConfig {
     pub pickers: PickerPages,
     /// Whether what users say about requests is followed: [`super::KubeDiscovery::rules`]. Default: no.
     pub rules: bool,
+    /// Whether autoscalers that may bring the pool back from zero are followed: [`super::KubeDiscovery::promise`]. Of one pool alone.
+    /// Default: no.
+    pub promises: bool,
     /// Before the names of the annotations that are read off a pool. Default: [`ANNOTATION_PREFIX`].
     pub annotation_prefix: String,
 }
@@ -116,6 +119,7 @@ impl Default for KubeDiscoveryConfig {
             metrics: PodMetrics::default(),
             pickers: PickerPages::default(),
             rules: false,
+            promises: false,
             annotation_prefix: ANNOTATION_PREFIX.to_owned(),
         }
     }
@@ -131,6 +135,14 @@ impl KubeDiscoveryConfig {
             return Err(ConfigError::AnnotationPrefix { given: self.annotation_prefix.clone() });
         }
         Ok(())
+    }
+
+    /// The pool whose autoscalers are followed.
+    pub(super) fn promised(&self) -> Option<&PoolId> {
+        match &self.scope {
+            Scope::Pool(id) | Scope::Pods(PodsScope { pool: id, .. }) => Some(id).filter(|_| self.promises),
+            Scope::All | Scope::Namespace(_) => None,
+        }
     }
 
     pub(super) fn resources(&self) -> &'static [RequestResource] {

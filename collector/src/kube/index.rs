@@ -10,13 +10,13 @@ use weir_k8s::{PoolVersion, RequestResource};
 use super::build::Cluster;
 use super::follow::Change;
 use super::metrics::KubeMetrics;
-use super::pods::{PodFacts, Pods, Touched, selects};
+use super::pods::{Labels, PodFacts, Pods, Touched, selects};
 use super::pools::{PoolFacts, Pools};
 use super::problems::Problems;
 use super::rules::{RequestRules, RuleFacts, Rules};
 use super::services::{ServiceFacts, Services, TouchedServices};
 use super::{KubeDiscoveryConfig, PODS, SERVICES, Scope, resource_name};
-use crate::access::WantedPool;
+use crate::access::{WantedPool, WantedPools};
 
 /// What one of the watches tells.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ pub(super) struct Index {
     wanted: BTreeMap<PoolId, WantedPool>,
     problems: Problems,
     handed_over: watch::Sender<Arc<Vec<WantedPool>>>,
+    /// The labels of the pods of the pool that autoscalers are followed for.
+    selector: watch::Sender<Option<Labels>>,
     metrics: KubeMetrics,
 }
 
@@ -92,8 +94,19 @@ impl Index {
             wanted: BTreeMap::new(),
             problems: Problems::new(metrics.problems.clone()),
             handed_over,
+            selector: watch::Sender::default(),
             metrics,
         }
+    }
+
+    /// The pools as they become.
+    pub(super) fn wanted(&self) -> WantedPools {
+        self.handed_over.subscribe()
+    }
+
+    /// The labels of the pods of the pool that autoscalers are followed for, once it is known.
+    pub(super) fn selector(&self) -> watch::Receiver<Option<Labels>> {
+        self.selector.subscribe()
     }
 
     /// How many pools are wanted, how many pods are known.
@@ -174,6 +187,14 @@ impl Index {
                 Some(wanted) => drop(self.wanted.insert(id, wanted)),
                 None => drop(self.wanted.remove(&id)),
             }
+        }
+        if let Some(id) = self.config.promised() {
+            let selector = self.pools.get(id).0.map(|pool| pool.selector.clone());
+            self.selector.send_if_modified(|known| {
+                let changed = *known != selector;
+                *known = selector;
+                changed
+            });
         }
         for (resource, count) in self.rules.sizes() {
             self.metrics.objects(resource.name(), count);

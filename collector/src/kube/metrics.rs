@@ -60,6 +60,38 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+/// What came of asking for what an autoscaler scales.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum TargetRead {
+    /// It could be read.
+    Good,
+    /// There is none.
+    Absent,
+    /// It may not be read.
+    Forbidden,
+    /// Which pods it makes cannot be said.
+    Broken,
+    /// No answer, or another error.
+    Failed,
+}
+
+impl TargetRead {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Good => "ok",
+            Self::Absent => "absent",
+            Self::Forbidden => "forbidden",
+            Self::Broken => "broken",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct VerbLabels {
     resource: &'static str,
@@ -73,6 +105,7 @@ pub(super) struct KubeMetrics {
     states: Family<StateLabels, Gauge>,
     errors: Family<ReasonLabels, Counter>,
     objects: Family<ResourceLabels, Gauge>,
+    targets: Family<OutcomeLabels, Counter>,
     pub(super) problems: Gauge,
     pub(super) synced: Gauge,
     pub(super) updates: Counter,
@@ -90,6 +123,7 @@ impl KubeMetrics {
             states: Family::default(),
             errors: Family::default(),
             objects: Family::default(),
+            targets: Family::default(),
             problems: Gauge::default(),
             synced: Gauge::default(),
             updates: Counter::default(),
@@ -108,6 +142,8 @@ impl KubeMetrics {
         registry.register("weir_kubernetes_watch_state", help, metrics.states.clone());
         registry.register("weir_kubernetes_watch_errors", "What went wrong with watches", metrics.errors.clone());
         registry.register("weir_kubernetes_objects", "Objects that are known, by kind", metrics.objects.clone());
+        let help = "Reads of what autoscalers scale from zero, by what came of them";
+        registry.register("weir_kubernetes_scale_target_reads", help, metrics.targets.clone());
         let help = "Things that are wrong with pools, their annotations, pods or Services now; the log names each";
         registry.register("weir_kubernetes_problems", help, metrics.problems.clone());
         let help = "Whether everything that is read was listed once";
@@ -132,6 +168,10 @@ impl KubeMetrics {
 
     pub(super) fn failed(&self, resource: &'static str, trouble: Trouble) {
         self.errors.get_or_create(&ReasonLabels { resource, reason: trouble.label() }).inc();
+    }
+
+    pub(super) fn target_read(&self, outcome: TargetRead) {
+        self.targets.get_or_create(&OutcomeLabels { outcome: outcome.label() }).inc();
     }
 
     pub(super) fn objects(&self, resource: &'static str, count: usize) {

@@ -10,7 +10,8 @@
 //! 3. `pods`, `services`, `pools`: what is kept of each kind, and what of it a change touches.
 //! 4. `annotations`, `pickers`, `build`: from a pool and what it selects to what is wanted.
 //! 5. `rules`: [`RequestRules`], the objects that speak of requests.
-//! 6. `problems`, `index`: what is wrong with which object; all of it together.
+//! 6. `promise`, `scaling`: [`Promise`], whether an autoscaler brings a pool back from zero.
+//! 7. `problems`, `index`: what is wrong with which object; all of it together.
 
 mod annotations;
 mod build;
@@ -23,15 +24,18 @@ mod pickers;
 mod pods;
 mod pools;
 mod problems;
+mod promise;
 mod rules;
+mod scaling;
 mod services;
 
 pub use self::config::{KubeDiscoveryConfig, PickerPages, PodMetrics, PodsScope, PoolGroups, Scope};
+pub use self::promise::Promise;
 pub use self::rules::RequestRules;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kube::core::{DynamicObject, DynamicResourceScope};
 use kube::runtime::watcher;
@@ -42,7 +46,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
-use weir_k8s::{Pod, PoolVersion, Service};
+use weir_k8s::{Autoscaler, Pod, PoolVersion, Service};
 
 use self::contact::observed;
 use self::follow::Follower;
@@ -50,7 +54,9 @@ use self::index::{Index, Update};
 use self::metrics::KubeMetrics;
 use self::pods::PodFacts;
 use self::pools::PoolFacts;
+use self::promise::AutoscalerFacts;
 use self::rules::RuleFacts;
+use self::scaling::Scaling;
 use self::services::ServiceFacts;
 use crate::access::WantedPools;
 use crate::collector::ConfigError;
@@ -66,6 +72,7 @@ const QUEUE: usize = 256;
 
 const PODS: &str = "pods";
 const SERVICES: &str = "services";
+const AUTOSCALERS: &str = "horizontalpodautoscalers.autoscaling";
 
 /// By resource, what keeps it from being followed, and the way out.
 pub type Obstacles = BTreeMap<&'static str, String>;
@@ -78,6 +85,7 @@ pub struct KubeDiscovery {
     index: Index,
     synced: watch::Sender<bool>,
     rules: watch::Receiver<Arc<RequestRules>>,
+    promise: watch::Sender<Promise>,
     obstacles: watch::Sender<Obstacles>,
     ask_again: Duration,
 }
@@ -93,12 +101,14 @@ impl KubeDiscovery {
         let config = Arc::new(config);
         let resources = config.versions().map(resource_name).chain(config.pickers.read.then_some(SERVICES)).chain([PODS]);
         let resources = resources.chain(config.resources().iter().map(|resource| resource.name()));
+        let resources = resources.chain(config.promised().map(|_| AUTOSCALERS));
         let metrics = KubeMetrics::register(registry, resources, Instant::now());
         let (pools, receiver) = watch::channel(Arc::default());
         let (rules_sender, rules) = watch::channel(Arc::default());
         let index = Index::new(config.clone(), pools, rules_sender, metrics.clone());
         let (synced, obstacles) = (watch::Sender::new(false), watch::Sender::default());
-        let discovery = Self { client, config, metrics, index, synced, rules, obstacles, ask_again: ASK_AGAIN };
+        let promise = watch::Sender::default();
+        let discovery = Self { client, config, metrics, index, synced, rules, promise, obstacles, ask_again: ASK_AGAIN };
         Ok((discovery, receiver))
     }
 
@@ -110,6 +120,11 @@ impl KubeDiscovery {
     /// What users say about requests, as it becomes; nothing unless [`KubeDiscoveryConfig::rules`].
     pub fn rules(&self) -> watch::Receiver<Arc<RequestRules>> {
         self.rules.clone()
+    }
+
+    /// Whether an autoscaler brings the pool back from zero, as it becomes; nothing unless [`KubeDiscoveryConfig::promises`].
+    pub fn promise(&self) -> watch::Receiver<Promise> {
+        self.promise.subscribe()
     }
 
     /// Why pools may not be known: what is not served or cannot be read at present, without what can be done without.
@@ -127,6 +142,7 @@ impl KubeDiscovery {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let (sender, mut updates) = mpsc::channel(QUEUE);
         let mut watches = self.start(&sender);
+        self.follow_autoscalers(&mut watches, &shutdown);
         // Nothing is sent by the index itself; the watches never end.
         drop(sender);
         let mut gathered = Vec::with_capacity(QUEUE);
@@ -187,8 +203,29 @@ impl KubeDiscovery {
             let convert = move |object| RuleFacts::of(resource, &object);
             watches.spawn(follower.run(convert, move |change| Update::Rules(resource, change), sender.clone()));
         }
-        watches.spawn(self.follower::<Pod>(PODS, &(), any).run(PodFacts::of, Update::Pods, sender.clone()));
+        watches.spawn(self.follower::<Pod>(PODS, &(), any).run(read_pod, Update::Pods, sender.clone()));
         watches
+    }
+
+    fn follow_autoscalers(&self, watches: &mut JoinSet<()>, shutdown: &CancellationToken) {
+        let Some(pool) = self.config.promised() else { return };
+        let (sender, updates) = mpsc::channel(QUEUE);
+        let any = watcher::Config::default().timeout(WATCH_SECONDS);
+        let mut follower = self.follower::<DynamicObject>(AUTOSCALERS, &Autoscaler::resource(), any);
+        follower.obstacles = None;
+        let config = self.config.clone();
+        let convert = move |object| AutoscalerFacts::of(&config.annotation_prefix, object);
+        watches.spawn(follower.run(convert, |change| change, sender));
+        let scaling = Scaling {
+            client: self.client.clone(),
+            namespace: pool.namespace.to_string(),
+            updates,
+            selector: self.index.selector(),
+            wanted: self.index.wanted(),
+            told: self.promise.clone(),
+            metrics: self.metrics.clone(),
+        };
+        watches.spawn(scaling.run(shutdown.clone()));
     }
 
     fn follower<K>(&self, resource: &'static str, kind: &K::DynamicType, config: watcher::Config) -> Follower<K>
@@ -208,6 +245,12 @@ impl KubeDiscovery {
         let obstacles = Some(self.obstacles.clone());
         Follower { api, config, health, metrics: self.metrics.clone(), group, namespace, obstacles, ask_again: self.ask_again }
     }
+}
+
+/// A pod as it is told now.
+fn read_pod(pod: Pod) -> PodFacts {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    PodFacts::of(pod, Instant::now(), i64::try_from(wall.as_secs()).unwrap_or(i64::MAX))
 }
 
 fn resource_name(version: PoolVersion) -> &'static str {

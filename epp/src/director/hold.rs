@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
-use weir_datastore::{EndpointState, PoolChanges, PoolSnapshot};
+use weir_datastore::{PoolChanges, PoolSnapshot};
 
+use super::outlook::Outlook;
 use super::place::{Admission, Arrival, Hindrance};
-use super::refusals::{no_candidates, shed};
+use super::refusals::{no_candidates, no_pool, shed};
 use super::roster::Roster;
-use super::subset::Allowed;
 use super::{PoolDirector, Shared, View};
-use crate::flow::{Entry, Expectation, FlowSettings, HoldEmpty, Outcome, slo_of};
+use crate::flow::{Entry, Outcome, slo_of};
 use crate::inference::{InferenceRequest, Pick, Refusal, Subset};
 use crate::scheduling::{SchedulingConfig, Scratch};
 
@@ -25,6 +25,9 @@ const DEFAULT_FLOW: &str = "default-flow";
 const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
 /// How often they are looked at though pages are read and requests end all the time: upstream's tick.
 const LOOK_AT_MOST: Duration = Duration::from_millis(1);
+/// How long those who wait go on though nothing is known any more that would bring an endpoint: between a pod that goes and the one in
+/// its place there is a moment without either.
+const HOPE: Duration = Duration::from_secs(5);
 /// Requests that are placed before other tasks have a turn.
 const BATCH: usize = 64;
 
@@ -42,6 +45,8 @@ struct Memory {
     was_empty: bool,
     /// Until when those wait who waited for the first endpoint.
     settled_at: Option<Instant>,
+    /// Since when nothing is known that would bring an endpoint.
+    hopeless_since: Option<Instant>,
 }
 
 /// What comes of a look at those who wait.
@@ -123,9 +128,13 @@ impl Shared {
         let model = arrival.model.clone();
         let outcome = match hindrance {
             Hindrance::Refused(refusal) => Err(refusal),
-            Hindrance::Empty(false) => Err(nobody(&arrival)),
+            Hindrance::Empty(outlook) if !self.is_to_wait(&outlook) => Err(nobody(&arrival, &outlook)),
             // The future of a request that is placed at once has no room for this.
-            Hindrance::Full | Hindrance::Empty(true) => Box::pin(self.wait(request, arrival, now)).await,
+            Hindrance::Empty(outlook) => {
+                self.gate.retry_empty_after(outlook.retry_after);
+                Box::pin(self.wait(request, arrival, now)).await
+            }
+            Hindrance::Full => Box::pin(self.wait(request, arrival, now)).await,
         };
         if let Err(refusal) = &outcome {
             model.refused(refusal.code);
@@ -187,43 +196,38 @@ impl Shared {
         if self.honour_subset { &request.subset } else { &Subset::All }
     }
 
-    /// Whether a request for endpoints of `subset`, of which none takes requests, is to wait for one.
-    pub(super) fn is_expected(&self, subset: &Subset, snapshot: &PoolSnapshot, flow: &FlowSettings) -> bool {
-        if !self.gate.is_open() || flow.hold_empty == HoldEmpty::Never {
-            return false;
-        }
-        let allowed = Allowed::new(subset);
-        let comes = snapshot.endpoints.iter().any(|view| {
-            let spec = &view.endpoint.spec;
-            spec.state == EndpointState::Unready && spec.address.socket_address().is_some_and(|address| allowed.contains(address))
-        });
-        let promised = flow.hold_empty == HoldEmpty::Always
-            || snapshot.hold
-            || snapshot.pending > 0
-            || *self.expectation.borrow() != Expectation::Nothing;
-        comes || (promised && snapshot.coverage.ready() == 0)
-    }
-
     /// Looks once at those who wait, and places some of them.
     fn dispatch_some(self: &Arc<Self>, memory: &mut Memory, now: Instant) -> Look {
         let scheduling = self.scheduling().clone();
         self.gate.reconfigure(&scheduling.flow);
         let Some(view) = self.look(&scheduling, now) else {
-            self.gate.refuse_all(&no_candidates(), now);
+            self.gate.refuse_all(Outcome::EvictedOther, &no_pool(), now);
             return Look { next: now + LOOK_AT_LEAST, more: false };
         };
         let View { snapshot, roster, .. } = &*view;
         let is_empty = snapshot.coverage.ready() == 0;
+        let outlook = is_empty.then(|| self.outlook(&Subset::All, snapshot));
+        if let Some(outlook) = &outlook {
+            self.gate.retry_empty_after(outlook.retry_after);
+        }
         let expiry = self.gate.expire(is_empty, now);
         let next = expiry.map_or(now + LOOK_AT_LEAST, |expiry| expiry.min(now + LOOK_AT_LEAST));
-        if is_empty {
+        if let Some(outlook) = outlook {
             if !std::mem::replace(&mut memory.was_empty, true) {
                 info!(pool = %self.pool, "requests wait for the pool's first endpoint");
             }
             memory.settled_at = None;
             self.gate.settle(false);
+            if self.is_to_wait(&outlook) {
+                memory.hopeless_since = None;
+            } else if now.saturating_duration_since(*memory.hopeless_since.get_or_insert(now)) >= HOPE {
+                let why = outlook.why.as_deref();
+                info!(pool = %self.pool, waiting = self.gate.waiting(), why, "nothing will bring the endpoint that requests wait for");
+                self.gate.refuse_all(Outcome::EvictedNoEndpoints, &no_candidates(why, outlook.retry_after), now);
+            }
             return Look { next, more: false };
         }
+        memory.hopeless_since = None;
         if std::mem::take(&mut memory.was_empty) {
             memory.settled_at = now.checked_add(scheduling.flow.settle);
             self.gate.settle(true);
@@ -306,6 +310,6 @@ fn flow_of(request: &InferenceRequest) -> Arc<str> {
 }
 
 /// What a request is told that finds no endpoint and is not to wait.
-fn nobody(arrival: &Arrival) -> Refusal {
-    if arrival.resolution.priority < 0 { shed() } else { no_candidates() }
+fn nobody(arrival: &Arrival, outlook: &Outlook) -> Refusal {
+    if arrival.resolution.priority < 0 { shed() } else { no_candidates(outlook.why.as_deref(), outlook.retry_after) }
 }

@@ -5,6 +5,7 @@
 //! to the prefix index, and to whoever reads pages. A ticket undoes what lasts, whenever and however the request ends.
 
 mod hold;
+mod outlook;
 mod place;
 mod refusals;
 mod roster;

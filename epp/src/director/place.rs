@@ -11,7 +11,8 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 use weir_datastore::{EndpointState, EndpointView, FailureKind, PoolSnapshot};
 
-use super::refusals::{denied, no_candidates, shed, unplaced};
+use super::outlook::Outlook;
+use super::refusals::{denied, no_pool, shed, unplaced};
 use super::roster::Roster;
 use super::subset::Allowed;
 use super::ticket::{Charge, Placed, Stages};
@@ -56,8 +57,8 @@ pub(super) enum Hindrance {
     Refused(Refusal),
     /// The candidates are too full for it.
     Full,
-    /// There are no candidates; whether any are to be expected.
-    Empty(bool),
+    /// There are no candidates, and so much is known of any to come.
+    Empty(Outlook),
 }
 
 impl From<Refusal> for Hindrance {
@@ -90,7 +91,7 @@ impl Shared {
         let Arrival { resolution, model, rng, turn } = arrival;
         let turn = *turn;
         let scheduling = self.scheduling();
-        let view = self.look(&scheduling, now).ok_or_else(no_candidates)?;
+        let view = self.look(&scheduling, now).ok_or_else(no_pool)?;
         let View { snapshot, roster, .. } = &*view;
         let target_model = resolution.target.as_deref().or(request.model.as_deref());
         let prefix = self.prefix(&scheduling, request, target_model, snapshot);
@@ -110,7 +111,7 @@ impl Shared {
         };
         let seen = Seen { scheduling: &scheduling, snapshot, roster, prefix: &prefix };
         let (placement, took) = self.choose(&request, seen, subset, admission, model, rng)?;
-        let ticket = self.placed(&request, &placement, seen, model, took).ok_or_else(no_candidates)?;
+        let ticket = self.placed(&request, &placement, seen, model, took).ok_or_else(no_pool)?;
         let mut response_headers = Vec::new();
         for Named { name, plugin } in &scheduling.learners {
             let told = |_: &mut dyn Rng| plugin.placed(&request, &placement, &mut response_headers);
@@ -141,7 +142,7 @@ impl Shared {
             let candidates = &mut scratch.candidates;
             self.candidates(subset, snapshot, roster, &prefix.matches, candidates);
             if candidates.is_empty() {
-                return Err(Hindrance::Empty(self.is_expected(subset, snapshot, &scheduling.flow)));
+                return Err(Hindrance::Empty(self.outlook(subset, snapshot)));
             }
             match admission {
                 Admission::Shed if request.priority < 0 && scheduling.detector.saturation(candidates).sheds() => {
@@ -225,7 +226,7 @@ impl Shared {
             aliases,
             until_first_token: request.estimate.until_first_token(),
         };
-        Some(Placed::new(self.clone(), stages, model.clone(), request.request))
+        Some(Placed::new(self.clone(), stages, model.clone(), request.request, request.now))
     }
 
     fn prefix(

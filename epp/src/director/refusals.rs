@@ -1,21 +1,24 @@
 //! Why a request is not placed, in the words of the Go picker.
 
+use crate::flow::RETRY_NO_ENDPOINTS;
 use crate::inference::{Code, Refusal};
 use crate::scheduling::Unplaced;
 
 /// Seconds after which a shed request is worth another try.
 const RETRY_SHED: u32 = 1;
-/// Seconds after which a pool without endpoints is worth another try.
-const RETRY_NO_ENDPOINTS: u32 = 5;
-
-/// No endpoint is ready and in the subset.
-pub(super) fn no_candidates() -> Refusal {
-    Refusal {
-        code: Code::ServiceUnavailable,
-        message: "failed to find endpoint candidates for serving the request".to_owned(),
-        reason: Some("rejected-no-endpoints"),
-        retry_after: Some(RETRY_NO_ENDPOINTS),
+/// No endpoint is ready and in the subset; `why` none will be, as far as that is known.
+pub(super) fn no_candidates(why: Option<&str>, retry_after: u32) -> Refusal {
+    let mut message = "failed to find endpoint candidates for serving the request".to_owned();
+    if let Some(why) = why {
+        message.push_str(": ");
+        message.push_str(why);
     }
+    Refusal { code: Code::ServiceUnavailable, message, reason: Some("rejected-no-endpoints"), retry_after: Some(retry_after) }
+}
+
+/// There is no such pool.
+pub(super) fn no_pool() -> Refusal {
+    no_candidates(None, RETRY_NO_ENDPOINTS)
 }
 
 /// The pool is full and the request's priority below 0.

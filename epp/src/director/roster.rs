@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::warn;
-use weir_datastore::{Endpoint, EndpointAddress, EndpointLoad, EndpointState, PoolSnapshot};
+use weir_datastore::{Endpoint, EndpointAddress, EndpointLoad, EndpointState, PoolSnapshot, SeenStart};
 
 use super::Shared;
 use crate::metrics::EndpointAttempts;
@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) health: Health,
     pub(super) attempts: EndpointAttempts,
     pub(super) holder: Holder,
+    /// The start of its pod, where the beginning of that was seen.
+    pub(super) start: Option<Arc<SeenStart>>,
     /// Prompt tokens that the server had processed by its last page: fewer mean that it started anew.
     prompt_tokens: Mutex<Option<f64>>,
 }
@@ -117,6 +119,7 @@ impl State {
             health: Health::new(shared.origin),
             attempts: shared.metrics.endpoint(spec.pod.clone(), snapshot.id.namespace.clone(), port),
             holder: shared.prefixes.add_holder(),
+            start: endpoint.start().cloned(),
             prompt_tokens: Mutex::default(),
         }
     }

@@ -3,6 +3,7 @@
 mod anything;
 mod holding;
 mod plugins;
+mod starting;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
+use weir_datastore::SeenStart;
 
 use super::Shared;
 use super::roster::State;
@@ -90,6 +91,8 @@ pub(super) struct Placed {
     tries: bool,
     model: Arc<ModelMetrics>,
     received: Instant,
+    /// The start of the endpoint's pod, where this is the first stream there, and when it was placed.
+    first_there: Option<(Arc<SeenStart>, Instant)>,
     status: Option<u16>,
     bytes: usize,
     /// None where no stream was asked for.
@@ -116,12 +119,32 @@ impl std::fmt::Debug for Placed {
 }
 
 impl Placed {
-    pub(super) fn new(shared: Arc<Shared>, stages: Stages, model: Arc<ModelMetrics>, request: &InferenceRequest) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        stages: Stages,
+        model: Arc<ModelMetrics>,
+        request: &InferenceRequest,
+        now: Instant,
+    ) -> Self {
         shared.in_flight.fetch_add(1, Ordering::Relaxed);
         let tries = stages.charge.state.health.chosen();
         let received = request.received;
         let streamed = request.streaming.then(Streamed::default);
-        Self { shared, stages, tries, model, received, status: None, bytes: 0, streamed, usage: None, completed: false }
+        let start = stages.charge.state.start.as_ref().filter(|start| request.streaming && start.is_first());
+        let first_there = start.map(|start| (start.clone(), now));
+        Self {
+            shared,
+            stages,
+            tries,
+            model,
+            received,
+            first_there,
+            status: None,
+            bytes: 0,
+            streamed,
+            usage: None,
+            completed: false,
+        }
     }
 
     /// Nobody is to be tried any more.
@@ -143,6 +166,7 @@ impl Ticket for Placed {
         if Arc::ptr_eq(&state, &self.stages.charge.state) {
             return;
         }
+        self.first_there = None;
         let now = Instant::now();
         self.shared.showed(&self.stages.charge.state, Evidence::PassedOver, now);
         self.tried();
@@ -177,6 +201,9 @@ impl Ticket for Placed {
         };
         let first = match streamed.first_and_last {
             None => {
+                if let Some((start, placed)) = self.first_there.take() {
+                    start.first_token(at.saturating_duration_since(placed));
+                }
                 self.model.first_bytes(at.saturating_duration_since(self.received));
                 at
             }

@@ -1,13 +1,13 @@
 //! The queue between the requests that come and the one dispatcher that places them.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::{Entry, FlowSettings, Id, Outcome, Queue, Queued};
+use super::{Entry, FlowSettings, Id, Outcome, Queue, Queued, RETRY_NO_ENDPOINTS};
 use crate::inference::{Pick, Refusal, Subset};
 use crate::metrics::{FlowMetrics, FlowSeries};
 
@@ -23,6 +23,8 @@ pub(crate) struct Gate<T> {
     open: AtomicBool,
     /// Whether the pool has only just got an endpoint: whoever comes waits with the others.
     settling: AtomicBool,
+    /// Seconds after which the pool is worth another try while it has no endpoint.
+    retry_empty: AtomicU32,
     /// Tells the dispatcher that there may be something to do.
     stir: Notify,
     /// Tells that the first request waits.
@@ -60,6 +62,7 @@ impl<T> Gate<T> {
             waiting: AtomicUsize::new(0),
             open: AtomicBool::new(false),
             settling: AtomicBool::new(false),
+            retry_empty: AtomicU32::new(RETRY_NO_ENDPOINTS),
             stir: Notify::new(),
             rose: Notify::new(),
             metrics,
@@ -87,6 +90,15 @@ impl<T> Gate<T> {
 
     pub(crate) fn settle(&self, settling: bool) {
         self.settling.store(settling, Ordering::Release);
+    }
+
+    /// Whoever is refused while the pool has no endpoint is told to come again after so many seconds.
+    pub(crate) fn retry_empty_after(&self, seconds: u32) {
+        self.retry_empty.store(seconds, Ordering::Relaxed);
+    }
+
+    fn refusal(&self, outcome: Outcome) -> Refusal {
+        outcome.refusal(self.retry_empty.load(Ordering::Relaxed))
     }
 
     /// Whether somebody waits who goes before a new request of `priority`.
@@ -126,7 +138,7 @@ impl<T> Gate<T> {
             Err(outcome) => {
                 self.metrics.enqueued(&told, Some(outcome), took);
                 self.metrics.ended(&told, outcome, Duration::ZERO);
-                Err(outcome.refusal())
+                Err(self.refusal(outcome))
             }
         }
     }
@@ -164,7 +176,7 @@ impl<T> Gate<T> {
             (state.queue.expire(now), state.queue.next_expiry())
         };
         for (queued, outcome) in expired {
-            self.refuse(queued, outcome, outcome.refusal(), now);
+            self.refuse(queued, outcome, self.refusal(outcome), now);
         }
         next
     }
@@ -189,11 +201,11 @@ impl<T> Gate<T> {
         }
     }
 
-    /// Answers everyone with `refusal`.
-    pub(crate) fn refuse_all(&self, refusal: &Refusal, now: Instant) {
+    /// Answers everyone with `refusal`, and counts it as `outcome`.
+    pub(crate) fn refuse_all(&self, outcome: Outcome, refusal: &Refusal, now: Instant) {
         let all = self.state().queue.drain();
         for queued in all {
-            self.refuse(queued, Outcome::EvictedOther, refusal.clone(), now);
+            self.refuse(queued, outcome, refusal.clone(), now);
         }
     }
 
@@ -219,7 +231,7 @@ impl<T> Gate<T> {
 impl<T> Place<'_, T> {
     /// What becomes of the request.
     pub(crate) async fn outcome(mut self) -> Answer {
-        (&mut self.answer).await.unwrap_or_else(|_| Err(Outcome::Dispatched.refusal()))
+        (&mut self.answer).await.unwrap_or_else(|_| Err(self.gate.refusal(Outcome::Dispatched)))
     }
 }
 
@@ -247,6 +259,6 @@ impl<T> Drop for Opened<T> {
         self.0.state().closed = true;
         self.0.open.store(false, Ordering::Release);
         self.0.settle(false);
-        self.0.refuse_all(&Outcome::EvictedOther.refusal(), Instant::now());
+        self.0.refuse_all(Outcome::EvictedOther, &self.0.refusal(Outcome::EvictedOther), Instant::now());
     }
 }

@@ -24,6 +24,7 @@ pub(crate) use gate::Gate;
 pub use ordering::Ordering;
 pub(crate) use ordering::{SLO_HEADERS, slo_of};
 pub use outcome::Outcome;
+pub(crate) use outcome::RETRY_NO_ENDPOINTS;
 pub use queue::{Entry, Id, Queue, Queued};
 pub use settings::{BandSettings, Expectation, FlowSettings, HoldEmpty};
 pub use usage::{Holdback, HoldbackDomain, UsageLimit};

@@ -5,8 +5,8 @@ use crate::request::shutting_down;
 
 /// Seconds after which a full pool is worth another try.
 const RETRY_FULL: u32 = 1;
-/// Seconds after which a pool without endpoints is worth another try.
-const RETRY_NO_ENDPOINTS: u32 = 5;
+/// Seconds after which a pool without endpoints is worth another try, where nothing is known of how long starts take.
+pub(crate) const RETRY_NO_ENDPOINTS: u32 = 5;
 
 /// How a request's time in the queue ended, by upstream's names.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -56,8 +56,9 @@ impl Outcome {
         }
     }
 
-    /// What the caller is told, with the statuses and reasons of llm-d's newest.
-    pub(crate) fn refusal(self) -> Refusal {
+    /// What the caller is told, with the statuses and reasons of llm-d's newest. A pool without endpoints is worth another try after
+    /// `retry_empty` seconds.
+    pub(crate) fn refusal(self, retry_empty: u32) -> Refusal {
         let full = |message: &str, reason| Refusal {
             code: Code::ResourceExhausted,
             message: message.to_owned(),
@@ -68,7 +69,7 @@ impl Outcome {
             code: Code::ServiceUnavailable,
             message: message.to_owned(),
             reason: Some("rejected-no-endpoints"),
-            retry_after: Some(RETRY_NO_ENDPOINTS),
+            retry_after: Some(retry_empty),
         };
         match self {
             Self::RejectedCapacity => full("request rejected pre-queue: queue at capacity", "rejected-saturated"),

@@ -79,6 +79,10 @@ pub enum Expectation {
     Nothing,
     /// Something: what it is, for people.
     Endpoint(Arc<str>),
+    /// Pods are wanted, which brings one unless those that are there are stuck; what wants them, for people.
+    Pods(Arc<str>),
+    /// Nothing, though there is something that might: what keeps it, for people.
+    Hindered(Arc<str>),
 }
 
 impl HoldEmpty {

@@ -286,7 +286,7 @@ fn ten_thousand_requests_of_64_kib_against_a_limit_of_bytes() {
         let flow = if number % 10 == 0 { format!("small-{}", number % 4) } else { "greedy".to_owned() };
         let entry = Entry { bytes: BODY, ..entry(i32::from(number % 2 == 0), &flow, now) };
         if let Err((outcome, _body)) = queue.enqueue(entry, body, now) {
-            assert_eq!(outcome.refusal().reason, Some("rejected-saturated"));
+            assert_eq!(outcome.refusal(5).reason, Some("rejected-saturated"));
             refused += 1;
         }
         assert!(queue.bytes() <= MOST);
@@ -331,7 +331,7 @@ fn time_in_the_queue_begins_anew_when_the_pool_becomes_empty() {
     let expired = queue.expire(start + 69 * SECOND);
     let (queued, outcome) = &expired[0];
     assert_eq!((queued.value, *outcome), (1, Outcome::EvictedNoEndpoints));
-    assert_eq!(outcome.refusal().reason, Some("rejected-no-endpoints"));
+    assert_eq!(outcome.refusal(5).reason, Some("rejected-no-endpoints"));
 }
 
 #[test]

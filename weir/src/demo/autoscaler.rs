@@ -56,7 +56,7 @@ impl Autoscaler {
     /// An autoscaler of the adapter at `adapter`, whose authority is `ca_pem`.
     pub(crate) fn new(adapter: SocketAddr, ca_pem: &str) -> anyhow::Result<Self> {
         let metric = MetricSpec::external(METRIC, Target::AverageValue(i64::from(TARGET) * 1000));
-        let mut spec = HpaSpec::new(1, MAX_REPLICAS, vec![metric]);
+        let mut spec = HpaSpec::new(0, MAX_REPLICAS, vec![metric]);
         // The controller's defaults, with periods compressed like the rest.
         let period = u32::try_from(SYNC_PERIOD.as_secs()).unwrap_or(1);
         let policies = vec![ScalingPolicy::pods(4, period), ScalingPolicy::percent(100, period)];
@@ -71,7 +71,7 @@ impl Autoscaler {
     /// The HPA in a line.
     pub(crate) fn describe(&self) -> String {
         format!(
-            "HPA: External {METRIC}, AverageValue {TARGET} (a quarter of the {MAX_RUNNING} a server runs), 1 to {MAX_REPLICAS} servers; \
+            "HPA: External {METRIC}, AverageValue {TARGET} (a quarter of the {MAX_RUNNING} a server runs), 0 to {MAX_REPLICAS} servers; \
              time is compressed: sync every {} s (15 s on a cluster), scale-down window {DOWN_WINDOW_SECONDS} s (600 s), servers start \
              in {} s (minutes)",
             SYNC_PERIOD.as_secs(),

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use weir_datastore::PoolSnapshot;
+
 use super::autoscaler::{ApiClient, METRIC, Turn};
 use super::load::Counts;
 use super::{NAMESPACE, POOL};
@@ -21,6 +23,9 @@ pub(crate) struct Checks {
     turns: u32,
     ups: u32,
     downs: u32,
+    zeros: u32,
+    wakes: u32,
+    held: u64,
     most: u32,
     last: u32,
     unread: Vec<String>,
@@ -37,6 +42,9 @@ impl Checks {
             turns: 0,
             ups: 0,
             downs: 0,
+            zeros: 0,
+            wakes: 0,
+            held: 0,
             most: 0,
             last: 0,
             unread: Vec::new(),
@@ -50,10 +58,19 @@ impl Checks {
         self.turns += 1;
         self.ups += u32::from(turn.desired > turn.current);
         self.downs += u32::from(turn.desired < turn.current);
+        self.zeros += u32::from(turn.desired == 0 && turn.current > 0);
+        self.wakes += u32::from(turn.desired > 0 && turn.current == 0);
         self.most = self.most.max(turn.desired);
         self.last = turn.desired;
         if let Err(error) = &turn.reading {
             self.unread.push(error.clone());
+        }
+    }
+
+    /// The pool as it is.
+    pub(crate) fn looked(&mut self, pool: &PoolSnapshot) {
+        if let Ok(held) = &pool.held {
+            self.held = self.held.max(held.value as u64);
         }
     }
 
@@ -95,6 +112,12 @@ impl Checks {
         if whole_cycle && self.downs == 0 {
             self.problems.push("the autoscaler never removed a server".into());
         }
+        if whole_cycle && (self.zeros == 0 || self.wakes == 0 || self.held == 0) {
+            self.problems.push(format!(
+                "servers went to zero {} times and came back {} times, with {} requests held at most: each was to happen",
+                self.zeros, self.wakes, self.held
+            ));
+        }
         if let Some(last) = self.unread.last() {
             self.problems.push(format!(
                 "{} of {} reads of the metrics API failed, the last with: {last}",
@@ -111,9 +134,17 @@ impl Checks {
                 .push(format!("{} of {} requests of users failed, the last with: {last}", self.users.failed, self.users.sent));
         }
         let summary = format!(
-            "scaled up {} times (to {} servers at most) and down {} times (to {}); {} requests served, {} refused by full servers, {} \
-             failed; {} decisions on values read over HTTPS",
-            self.ups, self.most, self.downs, self.last, self.users.served, self.users.refused, self.users.failed, self.turns,
+            "scaled up {} times (to {} servers at most) and down {} times, {} times to zero; {} held requests at most; {} requests \
+             served, {} refused by full servers, {} failed; {} decisions on values read over HTTPS",
+            self.ups,
+            self.most,
+            self.downs,
+            self.zeros,
+            self.held,
+            self.users.served,
+            self.users.refused,
+            self.users.failed,
+            self.turns,
         );
         Report { summary, problems: self.problems }
     }

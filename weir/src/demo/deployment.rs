@@ -1,11 +1,11 @@
-//! The servers of the demo: what a Deployment and its pods are in a cluster. Its state is published as `pools.yaml`.
+//! The servers of the demo: what a Deployment and its pods are in a cluster. Its state is published as files of pools: one for the
+//! picker, one for the exporter and the adapter, which follow the picker.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use weir_hpa::Replicas;
@@ -19,19 +19,19 @@ pub(crate) const START_DELAY: Duration = Duration::from_secs(3);
 /// How long a server off the list still takes requests from those who have not noticed: a pod's `preStop` sleep.
 const STOP_DELAY: Duration = Duration::from_millis(500);
 
+/// What the servers serve.
+pub(crate) const MODEL: &str = "meta-llama/Llama-3.1-8B-Instruct";
+
 /// Requests one server runs at once.
 pub(crate) const MAX_RUNNING: u32 = 16;
 
-/// Address of a server, as its users see it.
-pub(crate) type ServerUrl = Arc<str>;
-
 /// The demo's servers.
 pub(crate) struct Deployment {
-    pools_file: PathBuf,
+    folder: PathBuf,
+    picker: Option<SocketAddr>,
     seed: u64,
     started: usize,
     servers: Vec<Replica>,
-    ready: watch::Sender<Vec<ServerUrl>>,
     leaving: JoinSet<()>,
 }
 
@@ -42,23 +42,29 @@ struct Replica {
 }
 
 impl Deployment {
-    /// One server, ready at once.
-    pub(crate) async fn start(pools_file: PathBuf, seed: u64) -> anyhow::Result<Self> {
-        let (ready, _) = watch::channel(Vec::new());
-        let mut deployment = Self { pools_file, seed, started: 0, servers: Vec::new(), ready, leaving: JoinSet::new() };
+    /// One server, ready at once; the files are in `folder`.
+    pub(crate) async fn start(folder: &Path, seed: u64) -> anyhow::Result<Self> {
+        let folder = folder.to_owned();
+        let mut deployment = Self { folder, picker: None, seed, started: 0, servers: Vec::new(), leaving: JoinSet::new() };
         deployment.add(Duration::ZERO).await?;
         deployment.settle().await?;
         Ok(deployment)
     }
 
-    /// The file that names the ready servers.
-    pub(crate) fn pools_file(&self) -> &Path {
-        &self.pools_file
+    /// The file of pools for the picker: the ready servers.
+    pub(crate) fn picker_file(&self) -> PathBuf {
+        self.folder.join("picker.yaml")
     }
 
-    /// The ready servers, as they change.
-    pub(crate) fn ready_servers(&self) -> watch::Receiver<Vec<ServerUrl>> {
-        self.ready.subscribe()
+    /// The file of pools for the exporter and the adapter: the servers, and the picker in front of them.
+    pub(crate) fn pools_file(&self) -> PathBuf {
+        self.folder.join("pools.yaml")
+    }
+
+    /// The picker in front of the servers has its page here.
+    pub(crate) async fn behind(&mut self, picker: SocketAddr) -> anyhow::Result<()> {
+        self.picker = Some(picker);
+        self.publish().await
     }
 
     /// How many servers there are.
@@ -120,7 +126,7 @@ impl Deployment {
         let profile = ServerProfile { max_num_seqs: MAX_RUNNING, ..ServerProfile::small_demo() };
         let config = ServerConfig {
             name: format!("{POOL}-{}", self.started),
-            model: "meta-llama/Llama-3.1-8B-Instruct".into(),
+            model: MODEL.into(),
             profile,
             seed: self.seed.wrapping_add(self.started as u64),
             start_delay,
@@ -132,23 +138,26 @@ impl Deployment {
         Ok(())
     }
 
-    /// Writes the list of ready servers for weir, then tells the users.
+    /// Writes the list of ready servers.
     async fn publish(&mut self) -> anyhow::Result<()> {
-        let addresses: Vec<_> = self.servers.iter().filter(|replica| replica.listed).map(|replica| replica.server.addr()).collect();
-        let endpoints: Vec<_> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
+        let ready = self.servers.iter().filter(|replica| replica.listed);
+        let endpoints: Vec<_> = ready.map(|replica| format!("\"{}\"", replica.server.addr())).collect();
         let endpoints = endpoints.join(", ");
-        let file = format!(
+        let pool = format!(
             "apiVersion: weir/v1\npools:\n- name: {POOL}\n  namespace: {NAMESPACE}\n  engine: vllm\n  endpoints: [{endpoints}]\n"
         );
-        let new = self.pools_file.with_extension("new");
-        // A rename, so that no reader ever sees half a file.
-        let written = async {
-            tokio::fs::write(&new, file).await?;
-            tokio::fs::rename(&new, &self.pools_file).await
-        };
-        written.await.with_context(|| format!("{} cannot be written", self.pools_file.display()))?;
-        let urls = addresses.iter().map(|address| format!("http://{address}").into()).collect();
-        self.ready.send_replace(urls);
-        Ok(())
+        let pickers = self.picker.map_or_else(String::new, |picker| format!("  pickers: [\"http://{picker}/metrics\"]\n"));
+        written(&self.picker_file(), &pool).await?;
+        written(&self.pools_file(), &format!("{pool}{pickers}")).await
     }
+}
+
+/// Writes a file such that no reader ever sees half of it.
+async fn written(path: &Path, content: &str) -> anyhow::Result<()> {
+    let new = path.with_extension("new");
+    let done = async {
+        tokio::fs::write(&new, content).await?;
+        tokio::fs::rename(&new, path).await
+    };
+    done.await.with_context(|| format!("{} cannot be written", path.display()))
 }

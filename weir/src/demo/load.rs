@@ -1,20 +1,24 @@
-//! The users of the demo: chat requests over HTTP at a rate that rises and falls.
+//! The users of the demo: chat requests over HTTP, to the picker, at a rate that rises, falls, and is nothing for a while.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::deployment::ServerUrl;
+use super::deployment::MODEL;
 
 /// Requests per second while little is going on.
 const QUIET: f64 = 1.0;
+
+/// Requests per second after the silence.
+const BACK: f64 = 4.0;
 
 /// Requests per second at the top.
 const BUSY: f64 = 12.0;
@@ -28,27 +32,28 @@ const PROMPT_CHARACTERS: usize = 1400;
 /// Requests under way at once, at most: a bound for the demo's own memory and sockets.
 const MOST_UNDER_WAY: usize = 400;
 
-/// A load that rises and falls once per cycle.
+/// A load that rises, falls and is silent once per cycle.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     cycle: Duration,
 }
 
 impl Shape {
-    /// Rises and falls once in `cycle`.
+    /// Rises, falls and is silent once in `cycle`.
     pub(crate) fn new(cycle: Duration) -> Self {
         Self { cycle }
     }
 
-    /// Requests per second at `elapsed`: quiet, a rise, a plateau, a fall, quiet for as long as scaling down takes.
+    /// Requests per second at `elapsed`: quiet, a rise, a plateau, a fall, nothing for as long as it takes to go to zero, some.
     pub(crate) fn rate(self, elapsed: Duration) -> f64 {
         let position = (elapsed.as_secs_f64() / self.cycle.as_secs_f64()).fract();
         let share = match position {
-            rising if rising < 0.06 => 0.0,
-            rising if rising < 0.3 => (rising - 0.06) / 0.24,
-            plateau if plateau < 0.45 => 1.0,
-            falling if falling < 0.55 => (0.55 - falling) / 0.1,
-            _ => 0.0,
+            rising if rising < 0.04 => 0.0,
+            rising if rising < 0.2 => (rising - 0.04) / 0.16,
+            plateau if plateau < 0.34 => 1.0,
+            falling if falling < 0.42 => (0.42 - falling) / 0.08,
+            silent if silent < 0.74 => return 0.0,
+            _ => return BACK,
         };
         QUIET + (BUSY - QUIET) * share
     }
@@ -87,11 +92,11 @@ pub(crate) struct Users {
 }
 
 impl Users {
-    /// Starts sending to `servers` in turn.
-    pub(crate) fn start(shape: Shape, servers: watch::Receiver<Vec<ServerUrl>>, seed: u64, stop: CancellationToken) -> Self {
+    /// Starts sending to `picker`.
+    pub(crate) fn start(shape: Shape, picker: SocketAddr, seed: u64, stop: CancellationToken) -> Self {
         let shared = Arc::new(Shared::default());
         let stop = stop.child_token();
-        let task = tokio::spawn(send(shape, servers, seed, shared.clone(), stop.clone()));
+        let task = tokio::spawn(send(shape, format!("http://{picker}").into(), seed, shared.clone(), stop.clone()));
         Self { shared, shape, stop, task }
     }
 
@@ -120,36 +125,32 @@ impl Users {
     }
 }
 
-async fn send(shape: Shape, servers: watch::Receiver<Vec<ServerUrl>>, seed: u64, shared: Arc<Shared>, stop: CancellationToken) {
+async fn send(shape: Shape, picker: Arc<str>, seed: u64, shared: Arc<Shared>, stop: CancellationToken) {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap_or_default();
     let mut random = StdRng::seed_from_u64(seed);
     let under_way = Arc::new(Semaphore::new(MOST_UNDER_WAY));
     let mut requests = JoinSet::new();
     let started = Instant::now();
     let mut next = started;
-    for number in 0u64.. {
-        // Exponential gaps: arrivals are as uneven as real ones.
-        let gap = -random.random_range(f64::EPSILON..1.0).ln() / shape.rate(started.elapsed());
+    loop {
+        // Exponential gaps of the busiest load, thinned to that of the moment: arrivals are as uneven as real ones.
+        let gap = -random.random_range(f64::EPSILON..1.0).ln() / BUSY;
         next += Duration::from_secs_f64(gap);
+        if random.random_range(0.0..BUSY) >= shape.rate(next - started) {
+            continue;
+        }
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep_until(next) => {}
         }
         while requests.try_join_next().is_some() {}
         let Ok(permit) = under_way.clone().try_acquire_owned() else { continue };
-        let url = {
-            let servers = servers.borrow();
-            match servers.len() {
-                0 => continue,
-                count => servers[number as usize % count].clone(),
-            }
-        };
         // Prompts that share no beginning, so that the prefix cache does not make them free.
         let prompt: String = (0..PROMPT_CHARACTERS).map(|_| random.random_range('a'..='z')).collect();
-        let (client, shared) = (client.clone(), shared.clone());
+        let (client, shared, picker) = (client.clone(), shared.clone(), picker.clone());
         shared.sent.fetch_add(1, Ordering::Relaxed);
         requests.spawn(async move {
-            ask(&client, &url, &prompt, &shared).await;
+            ask(&client, &picker, &prompt, &shared).await;
             drop(permit);
         });
     }
@@ -157,7 +158,7 @@ async fn send(shape: Shape, servers: watch::Receiver<Vec<ServerUrl>>, seed: u64,
 
 async fn ask(client: &reqwest::Client, url: &str, prompt: &str, shared: &Shared) {
     let body = serde_json::json!({
-        "model": "meta-llama/Llama-3.1-8B-Instruct",
+        "model": MODEL,
         "messages": [{ "role": "user", "content": prompt }],
         "max_tokens": ANSWER_TOKENS,
         "stream": true,
@@ -165,15 +166,12 @@ async fn ask(client: &reqwest::Client, url: &str, prompt: &str, shared: &Shared)
     let request =
         client.post(format!("{url}/v1/chat/completions")).header("content-type", "application/json").body(body.to_string());
     let failure = match request.send().await {
-        Ok(mut response) if response.status() == 200 => loop {
-            match response.chunk().await {
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    shared.served.fetch_add(1, Ordering::Relaxed);
-                    return;
-                }
-                Err(error) => break format!("{url}: the answer broke off: {error}"),
+        Ok(response) if response.status() == 200 => match whole(response).await {
+            Ok(()) => {
+                shared.served.fetch_add(1, Ordering::Relaxed);
+                return;
             }
+            Err(error) => format!("{url}: {error}"),
         },
         Ok(response) if response.status() == 429 => {
             shared.refused.fetch_add(1, Ordering::Relaxed);
@@ -188,16 +186,34 @@ async fn ask(client: &reqwest::Client, url: &str, prompt: &str, shared: &Shared)
     }
 }
 
+/// Reads a streamed answer to its end.
+async fn whole(mut response: reqwest::Response) -> Result<(), String> {
+    let (mut last, mut refused) = (Vec::new(), false);
+    loop {
+        match response.chunk().await {
+            Ok(Some(piece)) => {
+                // A refusal after comments is an event.
+                refused |= piece.starts_with(b"data: {\"error\"");
+                last = piece.to_vec();
+            }
+            Ok(None) if refused => return Err(format!("refused: {}", String::from_utf8_lossy(&last).trim())),
+            Ok(None) if last.ends_with(b"data: [DONE]\n\n") => return Ok(()),
+            Ok(None) => return Err("the answer ended before its end".into()),
+            Err(error) => return Err(format!("the answer broke off: {error}")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_load_rises_and_falls_once_a_cycle_and_leaves_time_to_scale_down() {
+    fn the_load_rises_and_falls_once_a_cycle_and_leaves_time_to_go_to_zero() {
         let shape = Shape::new(Duration::from_secs(60));
         let rate = |seconds| shape.rate(Duration::from_secs(seconds));
-        assert_eq!((rate(0), rate(20), rate(40), rate(59)), (QUIET, BUSY, QUIET, QUIET));
+        assert_eq!((rate(0), rate(15), rate(30), rate(44), rate(59)), (QUIET, BUSY, 0.0, 0.0, BACK));
         assert!(rate(10) > QUIET && rate(10) < BUSY);
-        assert_eq!(rate(80), rate(20), "it repeats");
+        assert_eq!(rate(75), rate(15), "it repeats");
     }
 }

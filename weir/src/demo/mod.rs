@@ -1,8 +1,9 @@
-//! `weir demo`: the whole line on loopback. Simulated model servers, users, the exporter, the adapter over HTTPS, and an autoscaler
-//! that reads the adapter as Kubernetes would and adds or removes servers.
+//! `weir demo`: the whole line on loopback. Simulated model servers, users, the picker that their requests go through, the exporter,
+//! the adapter over HTTPS, and an autoscaler that reads the adapter as Kubernetes would and adds or removes servers, down to none.
 //!
-//! Nothing in it is short-circuited: pages go over sockets, `pools.yaml` is a file that is read again when it changes, the
-//! autoscaler knows only what the metrics API answers. Only time is compressed.
+//! Nothing in it is short-circuited: pages go over sockets, files of pools are read again when they change, exporter and adapter follow
+//! the picker's stream, the autoscaler knows only what the metrics API answers, and a request that finds no server waits in the picker
+//! until that has brought one. Only time is compressed.
 
 mod autoscaler;
 mod checks;
@@ -20,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use weir_datastore::PoolId;
 
 use crate::args::DemoArguments;
-use crate::serve;
+use crate::process::finished;
+use crate::{epp, serve};
 use autoscaler::Autoscaler;
 use checks::Checks;
 use deployment::Deployment;
@@ -36,8 +38,8 @@ const NAMESPACE: &str = "default";
 /// How long the load takes to rise and fall once, where no duration is given.
 const CYCLE: Duration = Duration::from_secs(60);
 
-/// A shorter demo could not show a fall after a rise.
-const SHORTEST: Duration = Duration::from_secs(30);
+/// A shorter demo could not show servers go to zero and come back.
+const SHORTEST: Duration = Duration::from_secs(40);
 
 /// How often the table is drawn.
 const DRAW_EVERY: Duration = Duration::from_millis(250);
@@ -46,18 +48,22 @@ const DRAW_EVERY: Duration = Duration::from_millis(250);
 pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
     if arguments.duration.is_some_and(|duration| duration < SHORTEST) {
         bail!(
-            "--for must be at least {}: servers take time to start, and load to rise and fall",
+            "--for must be at least {}: servers take time to start and to be found idle, and load to rise and fall",
             humantime::format_duration(SHORTEST)
         );
     }
     let cycle = arguments.duration.unwrap_or(CYCLE);
     let folder = Folder::new()?;
-    let mut deployment = Deployment::start(folder.path().join("pools.yaml"), arguments.seed).await?;
+    let mut deployment = Deployment::start(folder.path(), arguments.seed).await?;
 
     let stop = CancellationToken::new();
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let line = picker_line(&deployment.picker_file().display().to_string(), loopback(arguments.picker_port));
+    let mut picker = epp::start_for_demo(&line, serve::DEMO_POLL, stop.clone()).await?;
+    let door = picker.http.context("the picker serves no clients")?;
+    deployment.behind(picker.metrics).await?;
     let options = serve::DemoServers {
-        pools: deployment.pools_file().to_owned(),
+        pools: deployment.pools_file(),
         exporter: loopback(arguments.exporter_port),
         adapter: loopback(arguments.adapter_port),
     };
@@ -68,12 +74,12 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
     let mut autoscaler = Autoscaler::new(servers.adapter, &servers.ca_pem)?;
     let mut checks = Checks::new(servers.exporter, servers.adapter, &servers.ca_pem)?;
     let mut view = View::new(arguments.plain, autoscaler.describe());
-    view.introduce(&servers, &ca_file, deployment.pools_file());
+    view.introduce(door, &servers, &ca_file, &deployment.pools_file());
 
     let first_value = autoscaler.wait_for_a_value().await;
     let outcome = match first_value {
         Ok(()) => {
-            let users = Users::start(Shape::new(cycle), deployment.ready_servers(), arguments.seed, stop.clone());
+            let users = Users::start(Shape::new(cycle), door, arguments.seed, stop.clone());
             let outcome = steer(&arguments, &servers, &mut deployment, &mut autoscaler, &mut checks, &users, &mut view).await;
             checks.compare_names().await;
             users.stop().await;
@@ -84,6 +90,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
     view.finish();
     deployment.stop().await;
     stop.cancel();
+    finished(&mut picker.tasks).await;
     servers.finished().await;
     let whole_cycle = outcome?;
     let report = checks.report(whole_cycle);
@@ -92,6 +99,17 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
         return Ok(());
     }
     bail!("the demo did not go as it must:\n  - {}", report.problems.join("\n  - "))
+}
+
+/// What a user without a gateway would start the picker with.
+fn picker_line(pools: &str, http: SocketAddr) -> Vec<String> {
+    let line = format!(
+        "--pool-name {POOL} --pool-namespace {NAMESPACE} --bind-address {} --http {http} --http-keep-alive 1s --hold-empty always \
+         --grpc-port 0 --grpc-health-port 0 --metrics-port 0 --secure-serving=false",
+        http.ip()
+    );
+    let words = line.split_whitespace().map(str::to_owned);
+    ["--pools".to_owned(), pools.to_owned()].into_iter().chain(words).collect()
 }
 
 /// Follows the load until the time is over or somebody presses Ctrl-C; says whether the load rose and fell once.
@@ -135,6 +153,7 @@ async fn steer(
                 deployment.settle().await?;
                 let everything = weir_datastore::Selector::everything();
                 if let Some(snapshot) = servers.datastore.snapshot(&pool, &everything, Instant::now()) {
+                    checks.looked(&snapshot);
                     view.draw(started.elapsed(), &snapshot, deployment, users);
                 }
             }

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use weir_datastore::{LoadSignal, Measurement, PoolSnapshot, Saturation};
 
 use super::autoscaler::{ApiClient, Turn};
-use super::deployment::Deployment;
+use super::deployment::{Deployment, MODEL};
 use super::load::Users;
 use super::{NAMESPACE, POOL};
 use crate::serve::RunningServers;
@@ -55,17 +56,20 @@ impl View {
     }
 
     /// Says what runs where, with lines to paste.
-    pub(crate) fn introduce(&self, servers: &RunningServers, ca_file: &Path, pools_file: &Path) {
+    pub(crate) fn introduce(&self, picker: SocketAddr, servers: &RunningServers, ca_file: &Path, pools_file: &Path) {
         let (exporter, adapter, ca) = (servers.exporter, servers.adapter, ca_file.display());
         let kv = "inference_pool_average_kv_cache_utilization";
         let own = ApiClient::path(kv, "name");
         let gke = ApiClient::path(&format!("prometheus.googleapis.com|{kv}|gauge"), "metric.labels.name");
         println!(
-            "weir demo: simulated vLLM servers, users, exporter, metrics API and an autoscaler, all on 127.0.0.1\n\n\
+            "weir demo: simulated vLLM servers, users, picker, exporter, metrics API and an autoscaler, all on 127.0.0.1\n\n\
              {}\n\n\
              pools file   {}\n\
+             picker       http://{picker}/v1/chat/completions\n\
              exporter     http://{exporter}/metrics   http://{exporter}/api/v1/pools\n\
              metrics API  https://{adapter}/apis/external.metrics.k8s.io/v1beta1\n\n\
+             curl -s http://{picker}/v1/completions -H 'content-type: application/json' \
+             -d '{{\"model\": \"{MODEL}\", \"prompt\": \"hi\", \"max_tokens\": 8}}'\n\
              curl -s http://{exporter}/metrics\n\
              curl -s --cacert {ca} 'https://{adapter}{own}'\n\
              kubectl --server https://{adapter} --certificate-authority {ca} --token none get --raw '{own}'\n\
@@ -90,7 +94,11 @@ impl View {
             }
             (Ok(_), false) => {
                 self.last_failure = None;
-                let verb = if turn.desired > turn.current { "up" } else { "down" };
+                let verb = match (turn.desired > turn.current, turn.current, turn.desired) {
+                    (true, 0, _) => "wake",
+                    (true, ..) => "up",
+                    (false, ..) => "down",
+                };
                 format!("{at}  {verb} {} -> {}: {}", turn.current, turn.desired, turn.reason)
             }
         };
@@ -147,7 +155,7 @@ impl View {
             ),
             format!("  in flight  {:>6}               {}", shown(&pool.total_inflight(), 0), sparkline(&self.in_flight)),
             format!("  KV cache   {:>6} mean {:>6} max", percent(pool, false), percent(pool, true)),
-            format!("  queue      {:>6} total", shown(&pool.total_queue_size(), 0)),
+            format!("  queue      {:>6} total  {:>6} held", shown(&pool.total_queue_size(), 0), shown(&pool.held, 0)),
             format!("  saturation {:>6}", saturation(pool)),
             format!(
                 "  users      {:>6.1} requests/s; {} served, {} refused, {} failed",
@@ -177,12 +185,13 @@ impl View {
 
 fn one_line(elapsed: Duration, pool: &PoolSnapshot, deployment: &Deployment, users: &Users) -> String {
     format!(
-        "servers {}/{}  load {:.1}/s  KV {}  queue {}  in flight {}  saturation {}",
+        "servers {}/{}  load {:.1}/s  KV {}  queue {}  held {}  in flight {}  saturation {}",
         deployment.ready_count(),
         deployment.count(),
         users.rate(elapsed),
         percent(pool, false),
         shown(&pool.total_queue_size(), 0),
+        shown(&pool.held, 0),
         shown(&pool.total_inflight(), 0),
         saturation(pool),
     )

@@ -3,12 +3,14 @@
 //! 1. `table`, `flags`, `help`: the flags of all versions, a command line read as Go reads it, the help.
 //! 2. `options`: flags and environment to what the picker is to do.
 //! 3. `config`, `reload`, `rules`: scheduling, also while its file changes, and what users say about requests.
-//! 4. `pool`, `metrics_server`, `ready`: where the pool comes from, who may read the page, whether there is a pool to pick from.
+//! 4. `pool`, `metrics_server`, `http`, `ready`: where the pool comes from, who may read the page, clients without a gateway, whether
+//!    there is a pool to pick from.
 //! 5. [`run`]: all of it together.
 
 mod config;
 mod flags;
 mod help;
+mod http;
 mod metrics_server;
 mod options;
 mod pool;
@@ -37,7 +39,8 @@ use weir_epp::director::{DirectorSettings, PoolDirector, SNAPSHOT_LASTS, TellAct
 use weir_epp::exchange::Settings;
 use weir_epp::frontend::{Certificate, Frontend, Servers};
 use weir_epp::metrics::EppMetrics;
-use weir_serving::{Drain, Health, Shutdown};
+use weir_epp::standalone::Proxy;
+use weir_serving::{Drain, Health, Server, Shutdown};
 
 use self::config::Configuration;
 use self::flags::Given;
@@ -97,12 +100,31 @@ pub(crate) async fn run(arguments: EppArguments) -> anyhow::Result<()> {
     }
     let mut options = Options::of(&given, &|name| std::env::var(name).ok()).map_err(told)?;
     let shutdown = Shutdown::on_signals().context("signals cannot be watched")?;
-    let mut tasks = start(&mut options, shutdown.token()).await?;
-    until_ended(&shutdown, &mut tasks).await
+    let mut running = start(&mut options, shutdown.token()).await?;
+    until_ended(&shutdown, &mut running.tasks).await
+}
+
+/// A picker at work.
+pub(crate) struct Running {
+    /// All that it does; ends with what it was started with.
+    pub(crate) tasks: JoinSet<()>,
+    /// Where its page and its stream are.
+    pub(crate) metrics: SocketAddr,
+    /// Where clients are served without a gateway.
+    pub(crate) http: Option<SocketAddr>,
+}
+
+/// A picker for the demo: as with this command line, looking at the pools file every `poll`.
+pub(crate) async fn start_for_demo(line: &[String], poll: Duration, leaving: CancellationToken) -> anyhow::Result<Running> {
+    let told = |wrong: Vec<String>| anyhow::anyhow!("{}", wrong.join("\n"));
+    let given = Given::read(line).map_err(told)?;
+    let mut options = Options::of(&given, &|_| None).map_err(told)?;
+    options.pools_poll = Some(poll);
+    start(&mut options, leaving).await
 }
 
 /// Starts everything; all ends with `leaving`.
-async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Result<JoinSet<()>> {
+async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Result<Running> {
     let mut notes = std::mem::take(&mut options.notes);
     let Base { mut registry, metrics: serving } = Base::default();
     let configuration = Configuration {
@@ -152,6 +174,7 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     let director = PoolDirector::new(for_director, store.clone(), resources, metrics, tell, rand::make_rng(), Instant::now());
     let frontend =
         Frontend::new(Arc::new(director.clone()), settings, rand::make_rng(), health.clone(), leaving.clone(), &mut registry)?;
+    let proxy = options.http.as_ref().map(|http| (http, Proxy::new(frontend.clone(), http.proxy(), &mut registry)));
     let certificate = match (options.secure, &options.cert_path) {
         (false, _) => Certificate::PlainText,
         (true, Some(directory)) => Certificate::Directory(directory.clone()),
@@ -159,6 +182,10 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     };
     let bind = options.bind.unwrap_or_else(any_address);
     let at = |port| SocketAddr::new(bind, port);
+    let http = match proxy {
+        Some((http, proxy)) => Some(http.bind(proxy.router(), bind, serving.clone(), health.clone(), drain.clone()).await?),
+        None => None,
+    };
     let servers = Servers::bind(
         frontend,
         at(options.ext_proc_port),
@@ -170,19 +197,32 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     )
     .await?;
     let watch = PoolWatch::new(pool.clone(), wanted.clone(), source.cluster(), source.way_out.clone(), &health, &mut registry);
-    let first_look = first_look(store.clone(), pool.clone(), watch.missing());
+    let look = || first_look(store.clone(), pool.clone(), watch.missing());
+    let (before_ext_proc, before_http) = (look(), look());
     let streams = weir_exporter::register(&mut registry, store.clone(), ENDPOINT_SERIES);
     let page = weir_exporter::router(store, Arc::new(registry), streams).merge(configuration.router());
     let page = metrics_server.bind(page, at(options.metrics_port), serving, health).await?;
     let (ext_proc, health_at, metrics_at) = (servers.ext_proc_addr(), servers.health_addr(), page.local_addr());
-    info!(%pool, %ext_proc, health = %health_at, metrics = %metrics_at, "picking endpoints");
+    let http_at = http.as_ref().map(Server::local_addr);
+    let http_shown = http_at.map(tracing::field::display);
+    info!(%pool, %ext_proc, health = %health_at, metrics = %metrics_at, http = http_shown, "picking endpoints");
 
     tasks.spawn(collector.run(wanted, drained.clone()));
     tasks.spawn(watch.run(drained.clone()));
+    if let Some(promises) = source.promises(&director) {
+        let ended = drained.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = promises => {}
+                () = ended.cancelled() => {}
+            }
+        });
+    }
     source.follow(&mut tasks, &drained);
     tasks.spawn(configuration.run(director.clone(), drained.clone()));
     let dispatcher = director.clone();
-    tasks.spawn(async move { dispatcher.dispatch(leaving).await });
+    let no_more_waiting = leaving.clone();
+    tasks.spawn(async move { dispatcher.dispatch(no_more_waiting).await });
     let publishing = drained.clone();
     tasks.spawn(async move {
         tokio::select! {
@@ -194,10 +234,19 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     let last = drained.clone();
     tasks.spawn(async move { drop(page.serve(last).await) });
     tasks.spawn(async move {
-        drop(servers.serve(first_look).await);
+        let http = async {
+            if let Some(http) = http {
+                tokio::select! {
+                    () = before_http => {}
+                    () = leaving.cancelled() => {}
+                }
+                drop(http.serve(leaving.clone()).await);
+            }
+        };
+        let (_report, ()) = tokio::join!(servers.serve(before_ext_proc), http);
         drained.cancel();
     });
-    Ok(tasks)
+    Ok(Running { tasks, metrics: metrics_at, http: http_at })
 }
 
 fn tell_activity(activity: Activity) -> TellActivity {

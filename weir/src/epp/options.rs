@@ -11,11 +11,17 @@ use weir_epp::flow::HoldEmpty;
 use weir_k8s::PoolVersion;
 
 use super::flags::{Given, bool_of, duration_of};
+use super::http::Http;
 
 /// How often servers at work are read, unless set otherwise.
 const REFRESH: Duration = Duration::from_millis(50);
 /// The bounds of that: beyond them a page server does little else, or values are too old to count.
 const REFRESH_BOUNDS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(1600));
+
+/// How long a model server may say nothing to a client that is served without a gateway.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// How often such a client hears a comment while its streamed answer waits.
+const COMMENTS: Duration = Duration::from_secs(15);
 
 /// Where the pool is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -78,6 +84,10 @@ pub(super) struct Options {
     pub(super) model_server: ModelServerMetrics,
     pub(super) drain: Option<Duration>,
     pub(super) error_prefix: ErrorPrefix,
+    /// Clients are served without a gateway.
+    pub(super) http: Option<Http>,
+    /// How often the file of pools is looked at, where not as usual.
+    pub(super) pools_poll: Option<Duration>,
     /// The command line is one of v0.2 to v0.5.
     pub(super) old: bool,
     /// What is passed over, each with what happens instead.
@@ -120,6 +130,8 @@ impl Options {
             model_server: reader.model_server(),
             drain: given.duration("drain-timeout"),
             error_prefix: reader.error_prefix(),
+            http: reader.http(),
+            pools_poll: None,
             old: given.old_spelling,
             notes: Vec::new(),
         };
@@ -284,6 +296,28 @@ impl Reader<'_> {
             self.wrong.push(format!("--bind-address: `{}` is no IP address", text.escape_debug()));
         }
         address
+    }
+
+    fn http(&mut self) -> Option<Http> {
+        let without =
+            ["http-cert-path", "http-idle-timeout", "http-keep-alive"].into_iter().find(|flag| self.given.text(flag).is_some());
+        let Some(text) = self.given.text("http") else {
+            if let Some(flag) = without {
+                self.wrong.push(format!("--{flag}: clients are served with --http ADDRESS:PORT alone: give that too"));
+            }
+            return None;
+        };
+        let Some((address, port)) = Http::listen(text) else {
+            self.wrong.push(format!("--http: `{}`: give ADDRESS:PORT, :PORT or PORT, with an IP address", text.escape_debug()));
+            return None;
+        };
+        let patience = self.given.duration("http-idle-timeout").unwrap_or(PATIENCE);
+        if patience.is_zero() {
+            self.wrong.push("--http-idle-timeout: a model server needs time to answer: give more than 0s".to_owned());
+        }
+        let comments = self.given.duration("http-keep-alive").unwrap_or(COMMENTS);
+        let cert_path = self.given.text("http-cert-path").map(PathBuf::from);
+        Some(Http { address, port, cert_path, patience, comments: (!comments.is_zero()).then_some(comments) })
     }
 
     fn port(&mut self, flag: &str, variable: Option<&str>) -> Option<u16> {

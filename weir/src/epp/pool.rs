@@ -9,9 +9,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weir_collector::{
     Access, KubeDiscovery, KubeDiscoveryConfig, Obstacles, PickerPages, PodMetrics, PodsScope, PoolGroups, PoolsFile,
-    PoolsFileWatcher, Scope, WantedPools,
+    PoolsFileWatcher, Promise, Scope, WantedPools,
 };
 use weir_datastore::PoolId;
+use weir_epp::director::PoolDirector;
+use weir_epp::flow::Expectation;
 use weir_epp::resources::Resources;
 use weir_epp::scheduling::config::DataLayer;
 use weir_k8s::ClientOptions;
@@ -73,6 +75,10 @@ impl Source {
                     told.send_replace(Arc::new(belongs.resources(&of_file(rules)?)));
                 }
                 let (watcher, wanted) = loaded.watch(registry);
+                let watcher = match options.pools_poll {
+                    Some(interval) => watcher.poll_every(interval),
+                    None => watcher,
+                };
                 let way_out = format!("write it into {} again", path.display());
                 Ok(Self { pool, wanted, resources, client: None, way_out, told, kind: Kind::File(watcher) })
             }
@@ -109,6 +115,7 @@ impl Source {
         let client = client.connect().await.context("no cluster (--pools FILE works without one)")?;
         let config = KubeDiscoveryConfig {
             rules: matches!(scope, Scope::Pool(_)),
+            promises: true,
             scope,
             groups,
             metrics: pages(&options.model_server, data_layer),
@@ -129,6 +136,26 @@ impl Source {
             Kind::File(_) => None,
             Kind::Cluster(discovery, _) => Some((discovery.obstacles(), discovery.synced())),
         }
+    }
+
+    /// Tells `director` what brings the pool back from zero, as that becomes.
+    pub(super) fn promises(&self, director: &PoolDirector) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let Kind::Cluster(discovery, _) = &self.kind else { return None };
+        let (mut promise, director) = (discovery.promise(), director.clone());
+        Some(async move {
+            loop {
+                let expectation = match &*promise.borrow_and_update() {
+                    Promise::Nothing => Expectation::Nothing,
+                    Promise::Endpoint(what) => Expectation::Endpoint(what.clone()),
+                    Promise::Pods(what) => Expectation::Pods(what.clone()),
+                    Promise::Hindered(why) => Expectation::Hindered(why.clone()),
+                };
+                director.expectation().send_replace(expectation);
+                if promise.changed().await.is_err() {
+                    return;
+                }
+            }
+        })
     }
 
     /// Follows it until `stop`.

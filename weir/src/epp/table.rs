@@ -124,8 +124,12 @@ pub(super) const TABLE: &[Flag] = &[
     flag("rules", Text, "", Own, "Without a cluster: InferenceObjectives, InferenceModelRewrites, InferenceModels as YAML"),
     flag("ask-for-bodies", Bool, "false", Own, "Ask gateways that send no bodies for them; they must have allow_mode_override"),
     flag("hold-empty", Text, "auto", Own, "Whether requests wait for a pool without endpoints: auto, always, never (docs/epp.md)"),
+    flag("http", Text, "", Own, "Without a gateway: ADDRESS:PORT where clients are served, each request where it is placed"),
+    flag("http-cert-path", Text, "", Own, "TLS there, with tls.crt and tls.key of this directory"),
+    flag("http-idle-timeout", Duration, "10m", Own, "How long a model server may say nothing there"),
+    flag("http-keep-alive", Duration, "15s", Own, "How often who waits there for a streamed answer hears a comment; 0s: never"),
     flag("context", Text, "", Own, "Which context of the kubeconfig"),
-    flag("bind-address", Text, ":: or 0.0.0.0", Own, "The address of all three ports; a port 0 takes a free one"),
+    flag("bind-address", Text, ":: or 0.0.0.0", Own, "The address of all ports; a port 0 takes a free one"),
 ];
 
 /// Spellings that are neither.

@@ -31,7 +31,7 @@ use crate::args::{
 use crate::process::{Base, ENDPOINTS_TOLD, finished, until_ended};
 
 /// How often the demo looks at its pools file: its servers come and go within seconds.
-const DEMO_POLL: Duration = Duration::from_millis(100);
+pub(crate) const DEMO_POLL: Duration = Duration::from_millis(100);
 
 /// An HPA controller has five workers for all HPAs of a cluster: none of them is to wait long for an answer.
 const ADAPTER_DEADLINE: Duration = Duration::from_millis(900);

@@ -223,12 +223,23 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>, mut changed: wat
                 *state.lock().unwrap().watches.entry(collection.clone()).or_default() -= 1;
                 return outcome;
             }
+            // One object: its path is a collection's and its name.
+            Mode::Served if !query.contains_key("limit") => match one(&state.lock().unwrap(), &collection, namespace.as_deref()) {
+                Some(object) => (200, object),
+                None => failure(404, "NotFound"),
+            },
             Mode::Served => (200, list(&state.lock().unwrap(), &collection, namespace.as_deref(), &query)),
         };
         let length = body.len();
         let head = format!("HTTP/1.1 {code} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
         stream.write_all(format!("{head}{body}").as_bytes()).await?;
     }
+}
+
+fn one(state: &State, path: &str, namespace: Option<&str>) -> Option<String> {
+    let (collection, name) = path.rsplit_once('/')?;
+    let key = (collection.to_owned(), namespace?.to_owned(), name.to_owned());
+    state.objects.get(&key).map(Value::to_string)
 }
 
 fn list(state: &State, collection: &str, namespace: Option<&str>, query: &HashMap<&str, &str>) -> String {

@@ -88,7 +88,7 @@ fn many_pools_and_pods_sync_in_few_rounds() {
 #[ignore = "a measurement: run alone with --release -- --ignored --nocapture"]
 fn a_pod_costs_little_memory() {
     const COUNT: usize = 100_000;
-    let facts = |number| PodFacts::of(serde_json::from_value(big_pod(number)).unwrap());
+    let facts = |number| PodFacts::of(serde_json::from_value(big_pod(number)).unwrap(), tokio::time::Instant::now(), 0);
     let mut pods = Pods::default();
     let before = resident_kib();
     for number in 0..COUNT {

@@ -5,6 +5,7 @@ mod bench;
 mod endpoints;
 mod log;
 mod picking;
+mod promises;
 mod rules;
 mod trouble;
 

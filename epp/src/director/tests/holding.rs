@@ -9,14 +9,14 @@ use crate::flow::{BandSettings, Expectation, Fairness, FlowSettings, HoldEmpty};
 type Answers = Vec<JoinHandle<Result<Pick, Refusal>>>;
 
 /// A rig with its dispatcher at work.
-struct Holding {
-    rig: Rig,
+pub(super) struct Holding {
+    pub(super) rig: Rig,
     leaving: CancellationToken,
     dispatcher: JoinHandle<()>,
 }
 
 impl Holding {
-    async fn new(states: &[EndpointState], flow: FlowSettings) -> Self {
+    pub(super) async fn new(states: &[EndpointState], flow: FlowSettings) -> Self {
         let mut scheduling = SchedulingConfig::default();
         scheduling.flow = Arc::new(flow);
         let mut rig = Rig::with(states.len(), scheduling);
@@ -43,7 +43,7 @@ impl Holding {
         panic!("never {what}; {} wait", self.rig.director.0.gate.waiting());
     }
 
-    async fn held(&self, wanted: usize) {
+    pub(super) async fn held(&self, wanted: usize) {
         self.until(&format!("{wanted} wait"), |shared| shared.gate.waiting() == wanted).await;
     }
 
@@ -52,7 +52,7 @@ impl Holding {
         tokio::spawn(async move { director.direct(request).await })
     }
 
-    async fn ask_many(&self, count: usize, request: &InferenceRequest) -> Answers {
+    pub(super) async fn ask_many(&self, count: usize, request: &InferenceRequest) -> Answers {
         let before = self.rig.director.0.gate.waiting();
         let answers = (0..count).map(|_| self.ask(request.clone())).collect();
         self.held(before + count).await;
