@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use kube::core::DynamicObject;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Client, Error};
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weir_k8s::{Autoscaler, FieldProblem};
@@ -18,6 +20,8 @@ use crate::metrics::ScalerMetrics;
 
 /// How long one watch lasts, in seconds: within it and 5 s more, a connection that has gone silently is noticed.
 const WATCH_SECONDS: u32 = 60;
+/// The longest wait before an API server that did not answer is asked again: a restart of it is not to cost half a minute of news.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Characters of an error that the log repeats.
 const SHOWN: usize = 300;
 
@@ -46,7 +50,8 @@ pub(crate) async fn follow(
     let resource = Autoscaler::resource();
     let api = Api::<DynamicObject>::namespaced_with(client, &namespace, &resource);
     let config = watcher::Config::default().timeout(WATCH_SECONDS);
-    let mut events = pin!(watcher(api, config).default_backoff());
+    let mut events = pin!(watcher(api, config));
+    let mut backoff = DefaultBackoff::default();
     let read = |object: DynamicObject| {
         let name: Arc<str> = object.metadata.name.clone().unwrap_or_default().into();
         (name, Autoscaler::read(&prefix, object).map(Arc::new).map_err(Arc::from))
@@ -66,10 +71,16 @@ pub(crate) async fn follow(
                 if !std::mem::replace(&mut failing, true) {
                     report(&namespace, &error);
                 }
+                let pause = backoff.next().map_or(LONGEST_PAUSE, |pause| pause.min(LONGEST_PAUSE));
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = sleep(pause) => {}
+                }
                 continue;
             }
             Some(Ok(change)) => change,
         };
+        backoff.reset();
         if std::mem::replace(&mut failing, false) {
             info!(namespace, "the watch of HorizontalPodAutoscalers works again");
         }

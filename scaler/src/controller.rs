@@ -482,7 +482,7 @@ impl Scaler {
             },
             Err(_) => return,
         };
-        if target.replicas == 0 && target.is_scaled_only_by(crate::policy::FIELD_MANAGER) && !target.deleting {
+        if target.replicas == 0 && target.is_scaled_only_by(weir_k8s::SCALER_MANAGER) && !target.deleting {
             self.telling.orphaned(&entry.autoscaler, &target);
         }
     }

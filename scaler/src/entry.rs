@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use weir_k8s::{Autoscaler, ScaleTarget};
+use weir_k8s::{Autoscaler, SCALER_MANAGER, ScaleTarget};
 
 use crate::budget::back_off;
-use crate::policy::{Action, Decision, FIELD_MANAGER, Reason};
+use crate::policy::{Action, Decision, Reason};
 use crate::targets::TargetError;
 
 /// How often a target is looked at while nothing is to be done about it.
@@ -100,7 +100,7 @@ impl Entry {
 
     /// Whether the last known of its target is a zero of ours.
     pub(crate) fn is_asleep(&self) -> bool {
-        self.target.as_ref().is_some_and(|target| target.replicas == 0 && target.is_scaled_only_by(FIELD_MANAGER))
+        self.target.as_ref().is_some_and(|target| target.replicas == 0 && target.is_scaled_only_by(SCALER_MANAGER))
     }
 
     /// Whether it may be written now.

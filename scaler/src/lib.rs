@@ -4,7 +4,7 @@
 //!
 //! A HorizontalPodAutoscaler asks for it by an annotation. Everything else follows from what the datastore knows of the pools that
 //! select the target's pods, and from the target itself. Nothing is kept: the API server records, with each write to `/scale`, who
-//! wrote it, and a zero under [`FIELD_MANAGER`](policy::FIELD_MANAGER) is weir's own.
+//! wrote it, and a zero under [`SCALER_MANAGER`](weir_k8s::SCALER_MANAGER) is weir's own.
 //!
 //! 1. [`policy`]: the decision over one target, pure.
 //! 2. `autoscalers`, `targets`: HPAs followed; what they scale, read and written.

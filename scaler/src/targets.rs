@@ -12,9 +12,7 @@ use kube::discovery::{Scope, pinned_kind};
 use kube::{Api, Client, Error};
 use thiserror::Error;
 use tokio::time::timeout;
-use weir_k8s::{Autoscaler, ScaleTarget, TargetReference};
-
-use crate::policy::FIELD_MANAGER;
+use weir_k8s::{Autoscaler, SCALER_MANAGER, ScaleTarget, TargetReference};
 
 /// The time in which the API server must have answered.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -138,7 +136,7 @@ impl Targets {
         };
         let spec = Some(ScaleSpec { replicas: Some(i32::try_from(replicas).unwrap_or(i32::MAX)) });
         let scale = Scale { metadata, spec, status: None };
-        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        let parameters = PatchParams::apply(SCALER_MANAGER).force();
         let plural = format!("{}/scale", resource.plural);
         let scale = Patch::Apply(&scale);
         let write = api.patch_scale(&reference.name, &parameters, &scale);

@@ -1,8 +1,9 @@
 //! A pool with a real picker behind a real Envoy: what users see while it sleeps and wakes.
 
-use tokio::time::Instant;
+use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 use weir_tests::text;
 
 use super::chart::POOL;
@@ -62,7 +63,8 @@ impl Picked {
 
     /// One request that nobody can serve yet.
     pub(crate) fn ask(&self, stream: bool) -> tokio::task::JoinHandle<Result<String, String>> {
-        let request = self.scene.ask(3, stream);
+        // Kubernetes' own controllers take up to half a minute to follow an API server that was away.
+        let request = self.scene.ask(3, stream).timeout(Duration::from_secs(150));
         self.scene.runtime.spawn(async move {
             let answer = request.send().await.map_err(|error| format!("{error:?}"))?;
             let status = answer.status();

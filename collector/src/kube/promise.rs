@@ -90,7 +90,8 @@ pub(super) fn promise(
         };
     }
     match &autoscaler.idle_after {
-        Some(Ok(_)) if target.is_scaled_only_by(SCALER_MANAGER) => {
+        // Whatever has become of the annotation's value since, the scaler wakes its own zero.
+        Some(_) if target.is_scaled_only_by(SCALER_MANAGER) => {
             Promise::Endpoint(format!("weir's scaler wakes {what}, which it made idle for {who}").into())
         }
         Some(Ok(_)) => by_hand(),
@@ -131,7 +132,7 @@ mod tests {
     }
 
     fn target(replicas: u32, manager: &str) -> ScaleTarget {
-        let managed = json!([{"manager": manager, "operation": "Update", "subresource": "scale", "fieldsType": "FieldsV1",
+        let managed = json!([{"manager": manager, "operation": "Apply", "subresource": "scale", "fieldsType": "FieldsV1",
                               "fieldsV1": {"f:spec": {"f:replicas": {}}}}]);
         let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "managedFields": managed},
                             "spec": {"replicas": replicas, "template": {"metadata": {"labels": {"app": "x"}}}}});
@@ -185,7 +186,8 @@ mod tests {
             promised(&annotated("10m"), &target(0, SCALER_MANAGER), 0).starts_with("yes: weir's scaler wakes Deployment.apps/d")
         );
         assert!(promised(&annotated("10m"), &target(0, "kubectl"), 0).starts_with("no: Deployment.apps/d has 0 replicas"));
-        assert!(promised(&annotated("soon"), &target(0, SCALER_MANAGER), 0).contains("`soon` is no duration"));
+        assert!(promised(&annotated("soon"), &target(0, SCALER_MANAGER), 0).starts_with("yes: "));
+        assert!(promised(&annotated("soon"), &target(0, "kubectl"), 0).contains("`soon` is no duration"));
     }
 
     #[test]

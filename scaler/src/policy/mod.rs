@@ -14,11 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use weir_k8s::{Autoscaler, ScaleTarget};
-
-/// The field manager of every write to `/scale`. The API server records whose the number of replicas is: a zero under this name is
-/// weir's own.
-pub const FIELD_MANAGER: &str = "weir-scaler";
+use weir_k8s::{Autoscaler, SCALER_MANAGER, ScaleTarget};
 
 /// All that a decision follows from.
 #[derive(Clone, Copy, Debug)]
@@ -107,8 +103,8 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
 
 fn at_zero(situation: &Situation<'_>) -> Decision {
     let (autoscaler, target) = (situation.autoscaler, situation.target);
-    if !target.is_scaled_only_by(FIELD_MANAGER) {
-        let others = target.replicas_managers.iter().filter(|manager| &*manager.name != FIELD_MANAGER);
+    if !target.is_scaled_only_by(SCALER_MANAGER) {
+        let others = target.replicas_managers.iter().filter(|manager| &*manager.name != SCALER_MANAGER);
         let managers = others.map(|manager| manager.name.clone());
         let reason = match autoscaler.idle_after {
             Some(_) => Reason::ForeignZero(managers.collect()),

@@ -45,7 +45,7 @@ fn target(replicas: u32, managers: Vec<FieldManager>) -> ScaleTarget {
 }
 
 fn ours() -> ScaleTarget {
-    target(0, vec![manager(FIELD_MANAGER, true, "scale")])
+    target(0, vec![manager(SCALER_MANAGER, true, "scale")])
 }
 
 fn pool(held: u64, idle: Result<u64, &str>, pods: usize) -> PoolView {
@@ -139,7 +139,7 @@ fn each_refusal_has_words_that_end_with_a_way_out() {
         ),
         (
             autoscaler(),
-            &target(0, vec![manager("gitops", true, ""), manager(FIELD_MANAGER, true, "scale")]),
+            &target(0, vec![manager("gitops", true, ""), manager(SCALER_MANAGER, true, "scale")]),
             &idle,
             "foreign_zero",
             "at the zero of gitops, not at weir's",
@@ -155,7 +155,7 @@ fn each_refusal_has_words_that_end_with_a_way_out() {
 }
 
 fn managers() -> impl Strategy<Value = Vec<FieldManager>> {
-    let name = prop_oneof![3 => Just(FIELD_MANAGER), 1 => Just("kubectl"), 1 => Just("kube-controller-manager")];
+    let name = prop_oneof![3 => Just(SCALER_MANAGER), 1 => Just("kubectl"), 1 => Just("kube-controller-manager")];
     let one = (name, any::<bool>(), prop_oneof![3 => Just("scale"), 1 => Just("")]);
     proptest::collection::vec(one.prop_map(|(name, applied, subresource)| manager(name, applied, subresource)), 0..3)
 }
@@ -215,7 +215,7 @@ proptest! {
             }
             Action::Wake(to) => {
                 // Only a zero of ours, which nobody else owns.
-                prop_assert!(replicas == 0 && target.is_scaled_only_by(FIELD_MANAGER));
+                prop_assert!(replicas == 0 && target.is_scaled_only_by(SCALER_MANAGER));
                 // Never above the HPA's maximum, never nothing.
                 prop_assert!(to >= 1 && to <= autoscaler.max_replicas);
                 match decision.reason {

@@ -22,7 +22,7 @@ fn autoscaler(name: &str, target: &str, least: u32) -> Value {
 fn deployment(name: &str, app: &str, replicas: u32, manager: &str) -> Value {
     json!({ "apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": { "namespace": "n", "name": name, "uid": name,
-                          "managedFields": [{ "manager": manager, "operation": "Update", "subresource": "scale",
+                          "managedFields": [{ "manager": manager, "operation": "Apply", "subresource": "scale",
                                               "fieldsType": "FieldsV1", "fieldsV1": { "f:spec": { "f:replicas": {} } } }] },
             "spec": { "replicas": replicas, "template": { "metadata": { "labels": { "app": app } } } } })
 }
