@@ -7,7 +7,7 @@
 //!
 //! 1. [`KubeDiscovery`], [`KubeDiscoveryConfig`] (`config`).
 //! 2. `contact`, `follow`: the client of one watch, with its health seen; one watch, from list to change.
-//! 3. `pods`, `services`, `pools`: what is kept of each kind, and what of it a change touches.
+//! 3. `pods`, `starts`, `services`, `pools`: what is kept of each kind, and what of it a change touches.
 //! 4. `annotations`, `pickers`, `build`: from a pool and what it selects to what is wanted.
 //! 5. `rules`: [`RequestRules`], the objects that speak of requests.
 //! 6. `promise`, `scaling`: [`Promise`], whether an autoscaler brings a pool back from zero.
@@ -28,6 +28,7 @@ mod promise;
 mod rules;
 mod scaling;
 mod services;
+mod starts;
 
 pub use self::config::{KubeDiscoveryConfig, PickerPages, PodMetrics, PodsScope, PoolGroups, Scope};
 pub use self::promise::Promise;
