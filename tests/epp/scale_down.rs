@@ -11,6 +11,9 @@ use super::scene::{SERVERS, Scene, graceful_servers};
 
 const ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
 
+/// What each pod of the servers is annotated with.
+type Costs = BTreeMap<String, Option<i32>>;
+
 /// Installs manifests/deletion-cost in this namespace, with further arguments.
 fn install(cluster: &Cluster, namespace: &str, arguments: &[&str]) {
     let folder = Folder::new(&format!("overlay-{namespace}"));
@@ -31,7 +34,7 @@ fn install(cluster: &Cluster, namespace: &str, arguments: &[&str]) {
 }
 
 /// The cost that each pod of the servers is annotated with, while it is there and not on its way out.
-fn costs(scene: &Scene) -> Result<BTreeMap<String, Option<i32>>, String> {
+fn costs(scene: &Scene) -> Result<Costs, String> {
     let pods = scene.cluster.get(&scene.namespace, &format!("pods -l app={SERVERS}"))?;
     let here = pods["items"].as_array().into_iter().flatten().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
     let cost = |pod: &Value| pod["metadata"]["annotations"][ANNOTATION].as_str().map(|cost| cost.parse().unwrap());
@@ -63,7 +66,7 @@ fn the_idle_pod_goes_first_and_a_pod_that_goes_finishes_its_streams() {
         let replicas = format!("--replicas={replicas}");
         scene.cluster.kubectl(&["scale", &format!("deployment/{SERVERS}"), &replicas, "-n", &scene.namespace]).unwrap();
     };
-    let until = |what: &str, wanted: &dyn Fn(&BTreeMap<String, Option<i32>>) -> bool| {
+    let until = |what: &str, wanted: &dyn Fn(&Costs) -> bool| {
         scene.cluster.wait_for(what, || match costs(&scene)? {
             costs if wanted(&costs) => Ok(costs),
             costs => Err(format!("{costs:?}\n{}", log())),
