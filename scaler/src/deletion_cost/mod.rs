@@ -74,6 +74,8 @@ pub struct DeletionCost {
     costs: HashMap<Arc<str>, PodCost>,
     budget: Budget,
     had_unknown: bool,
+    /// Whether the pods cannot be followed at present.
+    is_blind: bool,
     failure: Option<String>,
     synced: watch::Sender<bool>,
 }
@@ -108,6 +110,7 @@ impl DeletionCost {
             costs: HashMap::new(),
             budget,
             had_unknown: false,
+            is_blind: false,
             failure: None,
             synced: watch::Sender::new(false),
         }
@@ -133,9 +136,14 @@ impl DeletionCost {
                 event = events.next() => match event {
                     Some(Ok(event)) => {
                         self.pods.take_in(event);
+                        if std::mem::take(&mut self.is_blind) {
+                            tracing::info!("pods are followed again");
+                        }
                         self.synced.send_if_modified(|synced| std::mem::replace(synced, self.pods.synced) != self.pods.synced);
                     }
-                    Some(Err(error)) => self.fails(format!("pods cannot be followed: {error}")),
+                    Some(Err(error)) => if !std::mem::replace(&mut self.is_blind, true) {
+                        tracing::error!(%error, "pods cannot be followed, what was known last stays: the identity needs list and watch of pods");
+                    },
                     // Never ends by itself.
                     None => return,
                 },
