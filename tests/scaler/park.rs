@@ -7,51 +7,11 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 use weir_tests::cluster::Cluster;
 use weir_tests::workload::{inference_pool, model_servers};
-use weir_tests::{kubectl, repository};
+use weir_tests::kubectl;
 
-/// Where the scaler is installed.
-pub(crate) const SYSTEM: &str = "weir-system";
+pub(crate) use weir_tests::installed::{NAMESPACE as SYSTEM, allow_scaler as allow, scaler as install, scaler_logs as logs};
 /// The shortest there is.
 pub(crate) const IDLE_AFTER: &str = "10s";
-
-/// Gives the scaler its rights in a namespace.
-pub(crate) fn allow(cluster: &Cluster, namespace: &str) {
-    let role = repository().join("manifests/scaler/namespace").display().to_string();
-    cluster.kubectl(&["apply", "-k", &role, "-n", namespace]).unwrap_or_else(|error| panic!("{error}"));
-}
-
-/// Installs the scaler for these namespaces as docs/scale-to-zero.md says, and waits until both replicas are ready.
-pub(crate) fn install(cluster: &Cluster, namespaces: &[&str]) {
-    let apply = |path: &str, namespace: &str| {
-        let path = repository().join(path).display().to_string();
-        let arguments = ["apply", if path.ends_with(".yaml") { "-f" } else { "-k" }, &path, "-n", namespace];
-        cluster.kubectl(&arguments).unwrap_or_else(|error| panic!("{error}"));
-    };
-    apply("manifests/base/namespace.yaml", "default");
-    for namespace in namespaces {
-        allow(cluster, namespace);
-    }
-    apply("manifests/scaler", SYSTEM);
-    let change = json!({"data": {"namespaces": namespaces.join(",")}}).to_string();
-    cluster.kubectl(&["patch", "configmap", "weir-scaler", "-n", SYSTEM, "--type=merge", "-p", &change]).unwrap();
-    cluster.kubectl(&["rollout", "restart", "deployment/weir-scaler", "-n", SYSTEM]).unwrap();
-    cluster.wait_for("both scalers", || {
-        let deployment = cluster.get(SYSTEM, "deployment/weir-scaler")?;
-        let status = &deployment["status"];
-        let current = status["observedGeneration"] == deployment["metadata"]["generation"];
-        match current && status["updatedReplicas"] == 2 && status["readyReplicas"] == 2 && status["replicas"] == 2 {
-            true => Ok(()),
-            false => Err(format!("{status}\n{}\n{}", cluster.describe(SYSTEM, "pods"), logs(cluster))),
-        }
-    });
-}
-
-/// What the scalers wrote.
-pub(crate) fn logs(cluster: &Cluster) -> String {
-    let pods = cluster.kubectl(&["get", "pods", "-n", SYSTEM, "-o", "name"]).unwrap_or_default();
-    let log = |name: &str| cluster.logs(SYSTEM, name.trim_start_matches("pod/"), "scaler").unwrap_or_else(|error| error);
-    pods.lines().map(log).collect::<Vec<_>>().join("\n---\n")
-}
 
 /// The lines of it that are about scaling and leading.
 pub(crate) fn relevant_logs(cluster: &Cluster) -> String {

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::{helm, repository};
@@ -127,4 +127,51 @@ fn milli(quantity: &str) -> Option<i64> {
         },
     };
     digits.parse::<i64>().ok().map(|number| number * factor)
+}
+
+/// Gives the scaler its rights in a namespace.
+///
+/// # Panics
+///
+/// When the API server refuses.
+pub fn allow_scaler(cluster: &Cluster, namespace: &str) {
+    let role = repository().join("manifests/scaler/namespace").display().to_string();
+    cluster.kubectl(&["apply", "-k", &role, "-n", namespace]).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Installs the scaler for these namespaces as docs/scale-to-zero.md says, and waits until both replicas are ready.
+///
+/// # Panics
+///
+/// When that fails or takes too long.
+pub fn scaler(cluster: &Cluster, namespaces: &[&str]) {
+    let apply = |path: &str, namespace: &str| {
+        let path = repository().join(path).display().to_string();
+        let arguments = ["apply", if path.ends_with(".yaml") { "-f" } else { "-k" }, &path, "-n", namespace];
+        cluster.kubectl(&arguments).unwrap_or_else(|error| panic!("{error}"));
+    };
+    apply("manifests/base/namespace.yaml", "default");
+    for namespace in namespaces {
+        allow_scaler(cluster, namespace);
+    }
+    apply("manifests/scaler", NAMESPACE);
+    let change = json!({"data": {"namespaces": namespaces.join(",")}}).to_string();
+    cluster.kubectl(&["patch", "configmap", "weir-scaler", "-n", NAMESPACE, "--type=merge", "-p", &change]).unwrap();
+    cluster.kubectl(&["rollout", "restart", "deployment/weir-scaler", "-n", NAMESPACE]).unwrap();
+    cluster.wait_for("both scalers", || {
+        let deployment = cluster.get(NAMESPACE, "deployment/weir-scaler")?;
+        let status = &deployment["status"];
+        let current = status["observedGeneration"] == deployment["metadata"]["generation"];
+        match current && status["updatedReplicas"] == 2 && status["readyReplicas"] == 2 && status["replicas"] == 2 {
+            true => Ok(()),
+            false => Err(format!("{status}\n{}\n{}", cluster.describe(NAMESPACE, "pods"), scaler_logs(cluster))),
+        }
+    });
+}
+
+/// What the scalers wrote.
+pub fn scaler_logs(cluster: &Cluster) -> String {
+    let pods = cluster.kubectl(&["get", "pods", "-n", NAMESPACE, "-o", "name"]).unwrap_or_default();
+    let log = |name: &str| cluster.logs(NAMESPACE, name.trim_start_matches("pod/"), "scaler").unwrap_or_else(|error| error);
+    pods.lines().map(log).collect::<Vec<_>>().join("\n---\n")
 }

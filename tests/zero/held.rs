@@ -19,6 +19,7 @@ const STREAMED: usize = 10;
 /// The autoscaler of Kubernetes itself, with `minReplicas: 0`, quick about going there.
 const AUTOSCALER: Way = Way {
     name: "zero",
+    install: |_, _| (),
     objects: || {
         let example = std::fs::read_to_string(repository().join("hpa-examples/scale-to-zero.yaml")).unwrap();
         let of_this_pool = example.replace("    name: vllm-llama3\n  minReplicas", &format!("    name: {SERVERS}\n  minReplicas"));
@@ -27,6 +28,29 @@ const AUTOSCALER: Way = Way {
         quick.replace("name: vllm-llama3", &format!("name: {POOL}"))
     },
 };
+
+/// weir's scaler, beside an autoscaler that keeps at least one.
+const SCALER: Way = Way {
+    name: "zero-by-scaler",
+    install: |cluster, namespace| installed::scaler(cluster, &[namespace]),
+    objects: || {
+        let example = std::fs::read_to_string(repository().join("hpa-examples/in-flight.yaml")).unwrap();
+        let annotated =
+            example.replacen("  name: vllm-llama3\n", "  name: vllm-llama3\n  annotations: {weir.internal/idle-after: 10s}\n", 1);
+        let of_this_pool =
+            annotated.replace("    name: vllm-llama3\n  minReplicas", &format!("    name: {SERVERS}\n  minReplicas"));
+        of_this_pool.replace("name: vllm-llama3", &format!("name: {POOL}"))
+    },
+};
+
+#[test]
+fn an_idle_pool_goes_to_zero_and_loses_no_request_on_its_way_back_by_the_scaler() {
+    if skipped("zero and back behind Envoy, by the scaler") {
+        return;
+    }
+    let _alone = alone();
+    there_and_back(&SCALER);
+}
 
 #[test]
 fn an_idle_pool_goes_to_zero_and_loses_no_request_on_its_way_back_by_min_replicas_0() {

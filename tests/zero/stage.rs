@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use weir_tests::cluster::Cluster;
 use weir_tests::workload::{MODEL_PORT, deployment};
 use weir_tests::{installed, kubectl, text};
 
@@ -18,6 +19,8 @@ use super::scene::{SERVERS, Scene};
 pub(crate) struct Way {
     /// For messages and the namespace.
     pub(crate) name: &'static str,
+    /// What is to be installed before, for this namespace.
+    pub(crate) install: fn(&Cluster, &str),
     /// What is applied beside the servers: something that scales the Deployment [`SERVERS`] for the pool [`POOL`].
     pub(crate) objects: fn() -> String,
 }
@@ -62,6 +65,7 @@ impl Stage {
         let role = role_with(true, &rules_of_autoscalers());
         let scene = Scene::on(installed::shared(), way.name, &role, &[servers.to_owned(), picker_service()], ready, 1);
         scene.reads(ready);
+        (way.install)(scene.cluster, &scene.namespace);
         scene.cluster.apply(&scene.namespace, &(way.objects)());
         Self { scene }
     }
