@@ -256,7 +256,7 @@ fn every_example_says_when_to_use_it() {
         examples += 1;
         let text = std::fs::read_to_string(&path).unwrap();
         let comments = text.lines().take_while(|line| line.starts_with("# ")).count();
-        assert_eq!(comments, 2, "{} begins with two lines on when to use it", path.display());
+        assert!((2..=5).contains(&comments), "{} begins with two to five lines on when to use it", path.display());
         assert!(
             readme.contains(&format!("({})", path.file_name().unwrap().to_string_lossy())),
             "{} is not in the README",

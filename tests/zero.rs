@@ -14,6 +14,8 @@ mod hindered;
 mod scene;
 #[path = "zero/stage.rs"]
 mod stage;
+#[path = "zero/token.rs"]
+mod token;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -31,6 +31,8 @@ pub struct Access {
     pub insecure_skip_verify: bool,
     /// A file with the token that goes with each request; read again when it changes.
     pub bearer_token_file: Option<PathBuf>,
+    /// Whether that file may be absent: requests then go without a token until it is there.
+    pub bearer_token_may_be_absent: bool,
     /// Whether pages are restricted to the wanted series.
     pub restrict: Restrict,
     /// The port of the endpoints' pages, where it is not the endpoint's own.

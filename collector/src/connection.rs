@@ -141,8 +141,13 @@ pub(crate) fn file_errors(access: &Access) -> Vec<(&'static str, String)> {
 fn read_files(access: &Access) -> Result<Files, String> {
     let ca = access.ca_file.as_deref().map(|path| read_ca(path).map_err(|error| format!("caFile {error}"))).transpose()?;
     let token = access.bearer_token_file.as_deref();
+    let token = token.filter(|path| !(access.bearer_token_may_be_absent && is_absent(path)));
     let token = token.map(|path| read_token(path).map_err(|error| format!("bearerTokenFile {error}"))).transpose()?;
     Ok(Files { ca, token })
+}
+
+fn is_absent(path: &Path) -> bool {
+    std::fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 fn read_ca(path: &Path) -> Result<Vec<u8>, String> {

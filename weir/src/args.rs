@@ -126,6 +126,9 @@ pub(crate) struct ReadingArguments {
     /// Port of the pods' metrics pages, where it is not the pool's target port
     #[arg(long, env = "WEIR_METRICS_PORT", value_name = "PORT")]
     pub(crate) metrics_port: Option<u16>,
+    /// The token for pickers that ask for one, sent in the clear (docs/kubernetes-discovery.md); while the file is absent, none
+    #[arg(long, env = "WEIR_PICKER_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) picker_token_file: Option<PathBuf>,
     /// A kubeconfig, for use outside of a cluster
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,

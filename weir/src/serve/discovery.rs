@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weir_collector::{
-    CollectorConfig, KubeDiscovery, KubeDiscoveryConfig, PodMetrics, PoolGroups, PoolsFile, PoolsFileWatcher, Scope, WantedPool,
+    Access, CollectorConfig, KubeDiscovery, KubeDiscoveryConfig, PickerPages, PodMetrics, PoolGroups, PoolsFile, PoolsFileWatcher,
+    Scope, WantedPool,
 };
 use weir_k8s::PoolVersion;
 use weir_serving::Health;
@@ -92,7 +93,10 @@ pub(crate) fn in_cluster(
     };
     let metrics =
         PodMetrics { path: arguments.metrics_path.as_str().into(), port: arguments.metrics_port, ..PodMetrics::default() };
-    let config = KubeDiscoveryConfig { scope, groups, metrics, ..KubeDiscoveryConfig::default() };
+    let access =
+        Access { bearer_token_file: arguments.picker_token_file.clone(), bearer_token_may_be_absent: true, ..Access::default() };
+    let pickers = PickerPages { access, ..PickerPages::default() };
+    let config = KubeDiscoveryConfig { scope, groups, metrics, pickers, ..KubeDiscoveryConfig::default() };
     Ok(KubeDiscovery::new(client, config, registry)?)
 }
 
