@@ -10,6 +10,7 @@ mod process;
 mod read;
 mod serve;
 mod simulate;
+mod what_if;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
             Command::Adapter(adapter) => serve::adapter(adapter).await,
             Command::Epp(picker) => epp::run(picker).await,
             Command::Serve(both) => serve::both(both).await,
+            Command::Simulate(what_if) => what_if::run_command(&what_if),
             Command::SimulateServer(simulate) => simulate::run(simulate).await,
             Command::Demo(demo) => demo::run(demo).await,
         }

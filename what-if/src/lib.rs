@@ -7,8 +7,11 @@
 //! Not modelled: prefix caches (a new pod's is cold), retries, several kinds of GPU in one pool, prefill and decode apart, GPU quota.
 //!
 //! Modules in reading order: `load` (what arrives), `replica` (one server), `model_size` (calibration), `pods` (starts and removal),
-//! `sample` (what metrics say), `policy` (who decides), `run` (the loop), `outcome`.
+//! `sample` (what metrics say), `policy` (who decides), `run` (the loop), `outcome`,
+//! [`trace`] (recorded loads), [`table`], [`advice`], [`draw`] (for people).
 
+pub mod advice;
+pub mod draw;
 mod load;
 mod model_size;
 mod outcome;
@@ -18,8 +21,9 @@ mod replica;
 mod run;
 mod sample;
 pub mod table;
+pub mod trace;
 
-pub use load::{Arrival, LONGEST, Load, MOST_REQUESTS, Shape};
+pub use load::{Arrival, LONGEST, LONGEST_LOAD, Load, MOST_REQUESTS, Shape};
 pub use model_size::ModelSize;
 pub use outcome::{Outcome, STRETCH, Stretch};
 pub use policy::required::day_of;

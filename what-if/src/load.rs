@@ -8,7 +8,9 @@ use crate::model_size::ModelSize;
 /// Longest prompt and answer that is drawn, and that a trace may have.
 pub const LONGEST: u32 = 32_768;
 /// Most requests of one load.
-pub const MOST_REQUESTS: usize = 20_000_000;
+pub const MOST_REQUESTS: usize = 10_000_000;
+/// Longest load, in seconds: a week.
+pub const LONGEST_LOAD: f64 = 7.0 * 86_400.0;
 /// Spread (σ of the logarithm) of drawn prompts and answers.
 const PROMPT_SPREAD: f64 = 0.5;
 const OUTPUT_SPREAD: f64 = 0.7;

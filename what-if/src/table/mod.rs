@@ -113,7 +113,10 @@ pub fn cells(plan: &Plan) -> Result<Vec<Cell>, PolicyError> {
 }
 
 /// What a run with a step teaches, for pools that keep it.
-fn learn(size: &ModelSize, start: f64) -> Result<Learned, PolicyError> {
+///
+/// # Errors
+/// [`PolicyError`], which its HPA never has.
+pub fn learn(size: &ModelSize, start: f64) -> Result<Learned, PolicyError> {
     let load = Shape::Step.draw(size, 1.0, LEARNING_SEED);
     let needed = Needed::of(&load, size);
     let scenario = Scenario { size, load: &load, start, patience: PATIENCE, seed: LEARNING_SEED };

@@ -39,13 +39,11 @@ pub struct Variant {
     pub expire: bool,
     /// Whether the days before count, which were alike.
     pub daily: bool,
-    /// Whether these days were alike but today is not: nothing of them comes. Only with `daily`.
-    pub odd_day: bool,
     /// Spare replicas.
     pub spares: u32,
 }
 
-const KEPT: Variant = Variant { kept: true, servers_only: false, expire: false, daily: false, odd_day: false, spares: 0 };
+const KEPT: Variant = Variant { kept: true, servers_only: false, expire: false, daily: false, spares: 0 };
 
 impl Row {
     /// All rows in order.
