@@ -48,7 +48,7 @@ fn by_the_model(profile: &ReplicaProfile, arrivals: &[Arrival], seconds: f64) ->
         kv_blocks: u32::try_from(profile.kv_tokens).unwrap(),
         block_size: 1,
         max_num_batched_tokens: profile.max_step_tokens,
-        max_model_len: 65_536,
+        max_model_len: u32::try_from(profile.kv_tokens).unwrap().min(65_536),
         waiting_limit: u32::MAX,
         prefill_overhead: latency,
         prefill_time_per_token: Duration::from_secs_f64(profile.per_prompt_token),
