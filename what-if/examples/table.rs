@@ -1,6 +1,6 @@
 //! Prints the table of `docs/scaling.md`: `cargo run --release -p weir-what-if --example table [seeds [row…]]`.
 
-use weir_what_if::table::{Plan, cells, markdown};
+use weir_what_if::table::{Plan, cells, false_alarm_markdown, false_alarms, markdown};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut numbers = std::env::args().skip(1).map(|argument| argument.parse::<u64>());
@@ -10,5 +10,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         plan.rows = rows;
     }
     print!("{}", markdown(&plan, &cells(&plan)?));
+    print!("{}", false_alarm_markdown(&false_alarms(plan.seeds)?));
     Ok(())
 }

@@ -60,16 +60,8 @@ pub enum Shape {
 
 impl Shape {
     /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Step,
-        Self::Ramp,
-        Self::Diurnal,
-        Self::Bursts,
-        Self::Flash,
-        Self::LongPrompts,
-        Self::FromZero,
-        Self::ToZero,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Step, Self::Ramp, Self::Diurnal, Self::Bursts, Self::Flash, Self::LongPrompts, Self::FromZero, Self::ToZero];
 
     /// How it is called.
     pub fn name(self) -> &'static str {
@@ -117,13 +109,37 @@ impl Shape {
     /// The load in full replicas at a time; bursts are drawn beside.
     fn level(self, at: f64, high: bool) -> f64 {
         match self {
-            Self::Step => if at < 1200.0 { 2.0 } else { 8.0 },
+            Self::Step => {
+                if at < 1200.0 {
+                    2.0
+                } else {
+                    8.0
+                }
+            }
             Self::Ramp => 1.0 + 7.0 * ((at - 600.0) / 3000.0).clamp(0.0, 1.0),
             Self::Diurnal => 4.5 - 3.5 * (at / 10_800.0 * std::f64::consts::TAU).cos(),
-            Self::Bursts => if high { 6.0 } else { 2.0 },
-            Self::Flash => if (1200.0..1380.0).contains(&at) { 10.0 } else { 1.0 },
+            Self::Bursts => {
+                if high {
+                    6.0
+                } else {
+                    2.0
+                }
+            }
+            Self::Flash => {
+                if (1200.0..1380.0).contains(&at) {
+                    10.0
+                } else {
+                    1.0
+                }
+            }
             Self::LongPrompts => 1.5,
-            Self::FromZero => if at < 120.0 { 0.0 } else { 1.5 },
+            Self::FromZero => {
+                if at < 120.0 {
+                    0.0
+                } else {
+                    1.5
+                }
+            }
             Self::ToZero => 4.0 * (1.0 - at / 1200.0).max(0.0),
         }
     }
@@ -134,6 +150,16 @@ impl Shape {
 
     /// Draws the requests that servers of `size` get, `scale` times as many as named.
     pub fn draw(self, size: &ModelSize, scale: f64, seed: u64) -> Load {
+        self.draw_at(size, scale, seed, |at| at)
+    }
+
+    /// A day on which nothing of it happens: what it begins with goes on.
+    pub fn draw_without(self, size: &ModelSize, scale: f64, seed: u64) -> Load {
+        Load { name: format!("no {}", self.name()), ..self.draw_at(size, scale, seed, |_| 0.0) }
+    }
+
+    /// `clock`: the time at which the shape is looked at.
+    fn draw_at(self, size: &ModelSize, scale: f64, seed: u64, clock: impl Fn(f64) -> f64) -> Load {
         let mut rng = StdRng::seed_from_u64(seed);
         let full_rate = size.full_rate() * scale;
         let highest = self.peak() * full_rate;
@@ -147,13 +173,13 @@ impl Shape {
                 break;
             }
             while at >= switch_at {
-                high = !high;
+                high = !high && clock(1.0) > 0.0;
                 switch_at += exponential(&mut rng, if high { 90.0 } else { 240.0 });
             }
-            if rng.random::<f64>() * self.peak() >= self.level(at, high) {
+            if rng.random::<f64>() * self.peak() >= self.level(clock(at), high) {
                 continue;
             }
-            let prompt = log_normal(&mut rng, size.prompt_tokens * self.prompt_factor(at), PROMPT_SPREAD);
+            let prompt = log_normal(&mut rng, size.prompt_tokens * self.prompt_factor(clock(at)), PROMPT_SPREAD);
             let output = log_normal(&mut rng, size.output_tokens, OUTPUT_SPREAD);
             arrivals.push(Arrival { at, prompt, output });
         }

@@ -87,7 +87,11 @@ fn by_the_model(profile: &ReplicaProfile, arrivals: &[Arrival], seconds: f64) ->
 fn drawn(size: &ModelSize, replicas: f64, seconds: f64, seed: u64) -> Vec<Arrival> {
     // The shape that is constant at one and a half replicas, from its second minute on.
     let load = Shape::FromZero.draw(size, replicas / 1.5, seed);
-    load.arrivals.into_iter().map(|arrival| Arrival { at: arrival.at - 120.0, ..arrival }).filter(|arrival| arrival.at < seconds).collect()
+    load.arrivals
+        .into_iter()
+        .map(|arrival| Arrival { at: arrival.at - 120.0, ..arrival })
+        .filter(|arrival| arrival.at < seconds)
+        .collect()
 }
 
 fn mean(times: &[Option<f64>]) -> f64 {

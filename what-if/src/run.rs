@@ -223,3 +223,7 @@ impl<'run> World<'run> {
         self.pods.advance(until, profile, self.scenario.patience, &mut |event| recorder.happened(event));
     }
 }
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

@@ -87,8 +87,8 @@ impl CostLearning {
     pub(super) fn advance(&mut self, slots: u64, flow: &Flow, held: f64, traffic: bool) {
         let busy = self.busy.advance(flow, held);
         let measured = flow.endpoints.iter().filter_map(|endpoint| endpoint.prompt.zip(endpoint.generated));
-        let (count, prompt, generated) =
-            measured.fold((0.0, 0.0, 0.0), |(count, p, g): (f64, f64, f64), (prompt, generated)| (count + 1.0, p + prompt, g + generated));
+        let (count, prompt, generated) = measured
+            .fold((0.0, 0.0, 0.0), |(count, p, g): (f64, f64, f64), (prompt, generated)| (count + 1.0, p + prompt, g + generated));
         let each = count.max(1.0);
         self.prompt.push(slots, prompt / each);
         self.generated.push(slots, generated / each);

@@ -74,7 +74,9 @@ pub enum LearnedError {
         must: &'static str,
     },
     /// One cost without the other.
-    #[error("what was learned has only one of secondsPerPromptToken and secondsPerGeneratedToken: delete it, and it is learned anew")]
+    #[error(
+        "what was learned has only one of secondsPerPromptToken and secondsPerGeneratedToken: delete it, and it is learned anew"
+    )]
     OneCost,
     /// Days that cannot be.
     #[error("what was learned has {0} days or days of wrong length: at most 3 of 288 entries are kept")]

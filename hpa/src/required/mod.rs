@@ -45,8 +45,8 @@ pub use level::{Basis, Cause, Known, Level};
 pub use rate::Rate;
 
 use constants::{
-    COVERAGE, DRAIN_AT_MOST, DRAIN_FROM_ZERO, DRAIN_SECONDS, LONG_WINDOW, MOST_SPARES, NOTHING, OLDEST, PROMPT_SHARE, SETTLE_SECONDS,
-    UTILISATION,
+    COVERAGE, DRAIN_AT_MOST, DRAIN_FROM_ZERO, DRAIN_SECONDS, LONG_WINDOW, MOST_SPARES, NOTHING, OLDEST, PROMPT_SHARE,
+    SETTLE_SECONDS, UTILISATION,
 };
 use cost::CostLearning;
 use daily::Daily;
@@ -239,7 +239,9 @@ impl RequiredReplicas {
 
         let something = seen.held + seen.waiting + seen.running > 0.0 || flow.arrivals.is_some_and(|arrivals| arrivals > 0.0);
         let idle = self.idleness.advance(now, something || seen.readable < seen.ready);
-        let mut replicas = if idle && daily < NOTHING {
+        // A pool found without pods has been idle before: a restart of this process wakes nobody.
+        let empty = present == 0 && !something && self.arrivals.sum(LONG_WINDOW) <= 0.0;
+        let mut replicas = if (idle || empty) && daily < NOTHING {
             self.hold.clear();
             0
         } else {

@@ -1,8 +1,6 @@
 //! How much arrives: a rate that follows a step at once, noise never, and a ramp ahead of time.
 
-use super::constants::{
-    LONG_WINDOW, SHORT_WINDOW, SIGMAS, TREND_AT_MOST, TREND_BINS, TREND_SIGMA, TREND_STEEPER,
-};
+use super::constants::{LONG_WINDOW, SHORT_WINDOW, SIGMAS, TREND_AT_MOST, TREND_BINS, TREND_SIGMA, TREND_STEEPER};
 use super::history::History;
 
 /// The arrival rate in requests a second.

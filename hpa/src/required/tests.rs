@@ -69,7 +69,8 @@ impl Pool {
             load: (id < self.readable).then_some(load),
         };
         let counted = |value: f64| self.counted.then_some(value);
-        let picker = Picker { id: 7, held: self.held, arrivals: counted(self.arrived), prompt_tokens: counted(self.arrived * PROMPT) };
+        let picker =
+            Picker { id: 7, held: self.held, arrivals: counted(self.arrived), prompt_tokens: counted(self.arrived * PROMPT) };
         Second {
             now: Duration::from_secs_f64(self.now),
             pickers: Pickers::Read(vec![picker]),
@@ -152,6 +153,17 @@ fn an_empty_pool_with_held_requests_gets_its_number_at_once() {
     }
     let level = known(required.turn(&pool.second()));
     assert!((2..=4).contains(&level.replicas), "{level}");
+}
+
+#[test]
+fn a_restart_wakes_nobody_at_zero() {
+    let mut pool = Pool::new(0.0, 0);
+    pool.running = 0.0;
+    let mut required = taught();
+    required.turn(&pool.second());
+    for _ in 0..100 {
+        assert_eq!(required.turn(&pool.second()).replicas(), Some(0));
+    }
 }
 
 #[test]
@@ -366,8 +378,11 @@ fn any_second() -> impl Strategy<Value = (f64, Second)> {
         first_tokens: first,
         completed,
     });
-    let endpoint = (0_u64..4, 0_u64..1000, proptest::option::of(load))
-        .prop_map(|(id, ready, load)| Endpoint { id, ready_for: Duration::from_secs(ready), load });
+    let endpoint = (0_u64..4, 0_u64..1000, proptest::option::of(load)).prop_map(|(id, ready, load)| Endpoint {
+        id,
+        ready_for: Duration::from_secs(ready),
+        load,
+    });
     let picker = (0_u64..3, number(), proptest::option::of(number()), proptest::option::of(number()))
         .prop_map(|(id, held, arrivals, prompt_tokens)| Picker { id, held, arrivals, prompt_tokens });
     let pickers = prop_oneof![

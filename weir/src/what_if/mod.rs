@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use weir_hpa::required::{Learned, Options};
 use weir_hpa::{Behavior, HpaSpec, MetricSpec, Target};
-use weir_what_if::table::{EXPIRE, PATIENCE, Plan, cells, learn, markdown};
+use weir_what_if::table::{EXPIRE, PATIENCE, Plan, cells, false_alarm_markdown, false_alarms, learn, markdown};
 use weir_what_if::{
     Load, Metric, ModelSize, Needed, Outcome, Policy, RequiredOptions, Scaler, Scenario, Shape, advice, day_of, draw, run, trace,
 };
@@ -27,6 +27,7 @@ pub(crate) fn run_command(arguments: &WhatIfArguments) -> anyhow::Result<()> {
         ensure!((1..=100).contains(&arguments.seeds), "--seeds is {}, expected 1 to 100", arguments.seeds);
         let plan = Plan { seeds: arguments.seeds, ..Plan::default() };
         write!(out, "{}", markdown(&plan, &cells(&plan)?))?;
+        write!(out, "{}", false_alarm_markdown(&false_alarms(plan.seeds)?))?;
         return Ok(());
     }
     let start = arguments.start.as_secs_f64();

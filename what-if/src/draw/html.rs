@@ -34,8 +34,10 @@ pub fn html(title: &str, outcomes: &[&Outcome], advice: &str) -> String {
     )
     .unwrap_or_default();
     table(&mut page, outcomes);
-    page.push_str("<p class=\"label\">Blue area: pods ready. Blue line: pods there, starting included. Orange: pods needed. \
-                   Violet: 95th percentile of the time to first token (red: the service level). Green: requests in time.</p>\n");
+    page.push_str(
+        "<p class=\"label\">Blue area: pods ready. Blue line: pods there, starting included. Orange: pods needed. \
+                   Violet: 95th percentile of the time to first token (red: the service level). Green: requests in time.</p>\n",
+    );
     let top = most_pods(outcomes);
     for outcome in outcomes {
         writeln!(page, "<h2>{}</h2>", escaped(&outcome.name)).unwrap_or_default();
@@ -46,8 +48,10 @@ pub fn html(title: &str, outcomes: &[&Outcome], advice: &str) -> String {
 }
 
 fn table(page: &mut String, outcomes: &[&Outcome]) {
-    page.push_str("<table><tr><th>policy</th><th>in SLO</th><th>TTFT p50</th><th>TTFT p95</th><th>GPU hours</th><th>of static</th>\
-                   <th>most pods</th><th>needed</th><th>flaps</th><th>lost</th></tr>\n");
+    page.push_str(
+        "<table><tr><th>policy</th><th>in SLO</th><th>TTFT p50</th><th>TTFT p95</th><th>GPU hours</th><th>of static</th>\
+                   <th>most pods</th><th>needed</th><th>flaps</th><th>lost</th></tr>\n",
+    );
     let of_static = outcomes.first().map_or(1.0, |first| first.gpu_hours);
     for outcome in outcomes {
         writeln!(
@@ -74,7 +78,8 @@ fn charts(page: &mut String, outcome: &Outcome, top: f64) {
     let groups = grouped(&outcome.series, POINTS);
     let height = PODS_HEIGHT + 2.0 * (LINE_HEIGHT + GAP) + 34.0;
     let x = |index: usize| LEFT + (WIDTH - LEFT) * index as f64 / groups.len().max(1) as f64;
-    writeln!(page, "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">", escaped(&outcome.name)).unwrap_or_default();
+    writeln!(page, "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">", escaped(&outcome.name))
+        .unwrap_or_default();
     let pods = |of: fn(&Stretch) -> u32| -> Vec<f64> {
         groups.iter().map(|group| f64::from(group.iter().map(of).max().unwrap_or(0))).collect()
     };

@@ -15,12 +15,8 @@ pub fn summary(outcomes: &[&Outcome]) -> String {
     let width = outcomes.iter().map(|outcome| outcome.name.chars().count()).max().unwrap_or(0).max(6);
     let of_static = outcomes.first().map_or(1.0, |first| first.gpu_hours);
     let mut text = String::new();
-    writeln!(
-        text,
-        "{:<width$}  in SLO   TTFT p50    p95   GPU-h  of static  most pods  flaps   lost",
-        "policy"
-    )
-    .unwrap_or_default();
+    writeln!(text, "{:<width$}  in SLO   TTFT p50    p95   GPU-h  of static  most pods  flaps   lost", "policy")
+        .unwrap_or_default();
     for outcome in outcomes {
         writeln!(
             text,

@@ -9,7 +9,7 @@ pub use required::RequiredOptions;
 
 use std::collections::VecDeque;
 
-use weir_hpa::{Replicas, Decision};
+use weir_hpa::{Decision, Replicas};
 
 use crate::sample::PoolSample;
 use kpa::Kpa;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Cell, Plan, Row, STARTS};
+use super::{Cell, FalseAlarm, Plan, Row, STARTS};
 use crate::load::Shape;
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
@@ -16,6 +16,27 @@ fn triple(values: [Option<f64>; 3]) -> String {
     if shown[0] == shown[1] && shown[1] == shown[2] { shown[0].clone() } else { shown.join("/") }
 }
 
+/// What a daily profile costs on a day unlike the two before.
+pub fn false_alarm_markdown(alarms: &[FalseAlarm]) -> String {
+    let mut text = String::from(
+        "\nA day on which nothing comes of what the two days before had: GPU hours that `daily` adds, % of the static peak of those days, and \
+         requests in the service level, % (with / without it).\n\n| |",
+    );
+    for alarm in alarms {
+        write!(text, " {} |", alarm.shape.name()).unwrap_or_default();
+    }
+    write!(text, "\n|---|{}\n| added GPU hours |", "---|".repeat(alarms.len())).unwrap_or_default();
+    for alarm in alarms {
+        write!(text, " {:.0} |", 100.0 * alarm.added).unwrap_or_default();
+    }
+    text.push_str("\n| in SLO |");
+    for alarm in alarms {
+        write!(text, " {:.1} / {:.1} |", 100.0 * alarm.in_slo.0, 100.0 * alarm.in_slo.1).unwrap_or_default();
+    }
+    text.push('\n');
+    text
+}
+
 /// The share in the service level by shape, then the means; after it the GPU hours by shape.
 pub fn markdown(plan: &Plan, cells: &[Cell]) -> String {
     let mut text = String::new();
@@ -26,7 +47,9 @@ pub fn markdown(plan: &Plan, cells: &[Cell]) -> String {
     };
     let of = |row: usize, shape: Option<Shape>, start: Option<usize>, value: fn(&Cell) -> f64| {
         let chosen = cells.iter().filter(|cell| {
-            cell.row == row && shape.is_none_or(|shape| Shape::ALL[cell.shape] == shape) && start.is_none_or(|start| cell.start == start)
+            cell.row == row
+                && shape.is_none_or(|shape| Shape::ALL[cell.shape] == shape)
+                && start.is_none_or(|start| cell.start == start)
         });
         mean(chosen.map(value))
     };
@@ -34,7 +57,8 @@ pub fn markdown(plan: &Plan, cells: &[Cell]) -> String {
         std::array::from_fn::<_, 3, _>(|start| of(row, shape, Some(start), value).map(|value| value * 100.0))
     };
     let minutes = STARTS.map(|start| format!("{:.0}", start / 60.0)).join("/");
-    writeln!(text, "Requests in the service level, %, at start times of {minutes} min; one number: all alike.\n").unwrap_or_default();
+    writeln!(text, "Requests in the service level, %, at start times of {minutes} min; one number: all alike.\n")
+        .unwrap_or_default();
     header(&mut text, " mean | ÷ static | ÷ clairvoyant | overshoot | flaps | lost % |");
     for (index, row) in Row::ALL.iter().enumerate() {
         if of(index, None, None, |_| 0.0).is_none() {

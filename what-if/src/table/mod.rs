@@ -1,5 +1,6 @@
 //! The table of `docs/scaling.md`: policies × shapes × start times × sizes × seeds.
 
+mod false_alarm;
 mod markdown;
 mod rows;
 
@@ -7,7 +8,8 @@ use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub use markdown::markdown;
+pub use false_alarm::{FalseAlarm, false_alarms};
+pub use markdown::{false_alarm_markdown, markdown};
 pub use rows::{EXPIRE, Row, Variant};
 use weir_hpa::required::Learned;
 
@@ -135,11 +137,8 @@ fn job(
 ) -> Result<Vec<Cell>, PolicyError> {
     let load = shape.draw(size, 1.0, seed);
     let needed = Needed::of(&load, size);
-    let days: Vec<_> = EARLIER_DAYS
-        .iter()
-        .zip([2, 1])
-        .map(|(days_seed, ago)| day_of(&shape.draw(size, 1.0, seed + days_seed), ago))
-        .collect();
+    let days: Vec<_> =
+        EARLIER_DAYS.iter().zip([2, 1]).map(|(days_seed, ago)| day_of(&shape.draw(size, 1.0, seed + days_seed), ago)).collect();
     let mut cells = Vec::new();
     for (start_index, start) in STARTS.into_iter().enumerate() {
         let learned = learned[start_index].as_ref().map_err(Clone::clone)?;
