@@ -2,7 +2,7 @@
 
 mod hpa_file;
 
-use std::io::{BufReader, Write as _};
+use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -22,7 +22,10 @@ const ROOM: u32 = 4;
 
 /// Replays the load and prints what came of it.
 pub(crate) fn run_command(arguments: &WhatIfArguments) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    replay(arguments, &mut std::io::stdout().lock())
+}
+
+fn replay(arguments: &WhatIfArguments, out: &mut impl Write) -> anyhow::Result<()> {
     if arguments.table {
         ensure!((1..=100).contains(&arguments.seeds), "--seeds is {}, expected 1 to 100", arguments.seeds);
         let plan = Plan { seeds: arguments.seeds, ..Plan::default() };
@@ -131,4 +134,72 @@ fn policies(arguments: &WhatIfArguments, required: &RequiredOptions, needed: &Ne
 
 fn short(path: &Path) -> String {
     path.file_stem().map_or_else(|| path.display().to_string(), |stem| stem.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Arguments, Command};
+
+    fn replayed(line: &str) -> anyhow::Result<String> {
+        let arguments = Arguments::try_parse_from(["weir", "simulate"].into_iter().chain(line.split_whitespace()))?;
+        let Command::Simulate(arguments) = arguments.command else { unreachable!("the subcommand above") };
+        let mut out = Vec::new();
+        replay(&arguments, &mut out)?;
+        Ok(String::from_utf8(out)?)
+    }
+
+    fn error(line: &str) -> String {
+        format!("{:#}", replayed(line).unwrap_err())
+    }
+
+    fn examples(name: &str) -> String {
+        format!("{}/../hpa-examples/{name}.yaml", env!("CARGO_MANIFEST_DIR"))
+    }
+
+    #[test]
+    fn hpas_stand_side_by_side_with_a_recommendation() {
+        let html = std::env::temp_dir().join(format!("weir-what-if-{}.html", std::process::id()));
+        let line = format!(
+            "--shape to-zero --scale 0.5 --servers 70b --hpa {} --compare {} {} --html {}",
+            examples("in-flight"),
+            examples("queue"),
+            examples("pods"),
+            html.display()
+        );
+        let text = replayed(&line).unwrap();
+        for expected in ["in-flight", "queue", "pods", "required_replicas", "static peak", "clairvoyant", "Take ", "TTFT p95"] {
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+        let page = std::fs::read_to_string(&html).unwrap();
+        std::fs::remove_file(&html).unwrap();
+        assert_eq!(page.matches("<svg").count(), 6);
+        assert!(!page.contains("http") && !page.contains("<script"), "a page that loads nothing");
+        assert!(!page.contains("NaN"), "{page}");
+    }
+
+    #[test]
+    fn a_trace_is_replayed() {
+        let path = std::env::temp_dir().join(format!("weir-what-if-{}.csv", std::process::id()));
+        let lines: Vec<String> = (0..1200).map(|index| format!("{},500,100", f64::from(index) / 2.0)).collect();
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        let text = replayed(&format!("--trace {} --cold", path.display())).unwrap();
+        std::fs::write(&path, "0,1,1\nx").unwrap();
+        let broken = error(&format!("--trace {}", path.display()));
+        std::fs::remove_file(&path).unwrap();
+        assert!(text.contains("1200 requests in 11 min"), "{text}");
+        assert!(broken.ends_with("line 2: 1 columns, expected 3: seconds,prompt_tokens,output_tokens"), "{broken}");
+    }
+
+    #[test]
+    fn what_cannot_be_simulated_is_said() {
+        assert_eq!(error("--shape steep"), format!("--shape is steep, expected one of {}", Shape::ALL.map(Shape::name).join(", ")));
+        assert_eq!(error(""), "say what arrives: --trace FILE or --shape NAME (or --table)");
+        assert!(error("--shape step --start 0s").starts_with("--start is 0 s"));
+        assert!(error("--shape step --scale inf").starts_with("--scale is inf"));
+        assert!(error("--shape step --hpa /nowhere.yaml").starts_with("/nowhere.yaml: "));
+        assert!(error("--shape step --trace t").contains("cannot be used with"));
+    }
 }
