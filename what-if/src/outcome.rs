@@ -33,6 +33,8 @@ pub struct Outcome {
     pub peak: u32,
     /// Most that were needed.
     pub needed_peak: u32,
+    /// Most that the policy may ask for, if it says so (`maxReplicas`).
+    pub most_allowed: Option<u32>,
     /// Changes of direction within ten minutes.
     pub flaps: u32,
     /// Times to first token in seconds: the median and the 95th percentile of those that had one.
@@ -215,6 +217,7 @@ impl<'load> Recorder<'load> {
             gpu_hours,
             peak: self.peak,
             needed_peak: needed.peak,
+            most_allowed: None,
             flaps: self.flaps,
             ttft: (quantile(&all, 0.5).unwrap_or_default(), quantile(&all, 0.95).unwrap_or_default()),
             slo,

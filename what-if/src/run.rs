@@ -143,7 +143,12 @@ pub fn run(scenario: &Scenario<'_>, policy: &Policy, needed: &Needed) -> Result<
         _ => None,
     };
     let gpu_hours = world.pods.pod_seconds / 3600.0 * f64::from(size.profile.gpus);
-    Ok(world.recorder.finish(policy.name.clone(), gpu_hours, needed, size.slo, learned))
+    let most_allowed = match &policy.scaler {
+        Scaler::Hpa(spec, _) => Some(spec.max_replicas),
+        Scaler::Knative { max, .. } => Some(*max),
+        Scaler::StaticPeak | Scaler::Clairvoyant => None,
+    };
+    Ok(Outcome { most_allowed, ..world.recorder.finish(policy.name.clone(), gpu_hours, needed, size.slo, learned) })
 }
 
 struct World<'run> {

@@ -92,7 +92,7 @@ mod tests {
         let slow = rate(&filled(|second| 22.5 + f64::from(second) * 0.0525, 900), 300.0);
         let ahead = 0.0525 * 300.0;
         assert!(slow.rising && slow.expected > slow.measured + 0.5 * ahead, "{slow:?}");
-        let steep = rate(&filled(|second| f64::from(second), 900), 480.0);
+        let steep = rate(&filled(f64::from, 900), 480.0);
         assert!((steep.expected - TREND_AT_MOST * steep.measured).abs() < 1e-6, "{steep:?}");
     }
 

@@ -192,7 +192,8 @@ fn a_restart_asks_for_no_fewer_than_there_are() {
 
 #[test]
 fn what_is_not_known_is_said_after_five_seconds() {
-    let breaks: [(fn(&mut Second), Cause); 4] = [
+    type Break = (fn(&mut Second), Cause);
+    let breaks: [Break; 4] = [
         (|second| second.endpoints = None, Cause::NoTopology),
         (|second| second.pickers = Pickers::Unreadable, Cause::Pickers),
         (
@@ -326,7 +327,8 @@ fn what_was_learned_survives_as_json() {
 #[test]
 fn a_document_that_cannot_be_is_refused_by_field_and_changes_nothing() {
     let good = taught().learned();
-    let broken: [(&str, fn(&mut Learned)); 8] = [
+    type Break<'text> = (&'text str, fn(&mut Learned));
+    let broken: [Break<'_>; 8] = [
         ("version 9", |learned| learned.version = 9),
         ("for b, the servers are a", |learned| learned.fingerprint = "b".to_owned()),
         ("secondsPerPromptToken = NaN", |learned| learned.seconds_per_prompt_token = Some(f64::NAN)),

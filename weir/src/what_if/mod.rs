@@ -1,5 +1,6 @@
 //! `weir simulate`: what HorizontalPodAutoscalers would have done with a load.
 
+mod arguments;
 mod hpa_file;
 
 use std::io::{BufReader, Write};
@@ -13,7 +14,7 @@ use weir_what_if::{
     Load, Metric, ModelSize, Needed, Outcome, Policy, RequiredOptions, Scaler, Scenario, Shape, advice, day_of, draw, run, trace,
 };
 
-use crate::args::WhatIfArguments;
+pub(crate) use arguments::WhatIfArguments;
 
 /// Where the output is no terminal.
 const COLUMNS: usize = 100;
@@ -111,17 +112,17 @@ fn policies(arguments: &WhatIfArguments, required: &RequiredOptions, needed: &Ne
     let paths: Vec<&PathBuf> = arguments.hpa.iter().chain(&arguments.compare).collect();
     ensure!(paths.len() <= 16, "{} files of HPAs, expected 16 at most", paths.len());
     let mut policies = Vec::new();
-    let (mut min, mut max) = (u32::from(needed.replicas.first().is_some_and(|first| *first > 0)), ROOM * needed.peak);
+    let mut min = u32::from(needed.replicas.first().is_some_and(|first| *first > 0));
     let mut has_required = false;
     for path in paths {
         let spec = hpa_file::read(path)?;
-        (min, max) = (spec.min_replicas, spec.max_replicas);
+        min = spec.min_replicas;
         has_required |= spec.metrics.iter().any(|metric| Metric::by_name(&metric.name) == Some(Metric::Required));
         policies.push(Policy { name: short(path), scaler: Scaler::Hpa(Box::new(spec), Box::new(required.clone())), expire: None });
     }
     if !has_required {
         let metric = MetricSpec::external("inference_pool_required_replicas", Target::AverageValue(1000));
-        let mut spec = HpaSpec::new(min, max, vec![metric]);
+        let mut spec = HpaSpec::new(min, (ROOM * needed.peak).max(min), vec![metric]);
         spec.behavior = Some(Behavior::default());
         policies.push(Policy {
             name: "required_replicas".to_owned(),

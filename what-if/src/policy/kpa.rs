@@ -30,7 +30,7 @@ impl Kpa {
         if self.concurrency.len() > STABLE_WINDOW {
             self.concurrency.pop_front();
         }
-        if second % TICK != 0 {
+        if !second.is_multiple_of(TICK) {
             return None;
         }
         let mean = |seconds: usize| {
