@@ -1,5 +1,7 @@
 //! Prints the table of `docs/scaling.md`: `cargo run --release -p weir-what-if --example table [seeds [row…]]`.
 
+use std::io::Write as _;
+
 use weir_what_if::table::{Plan, cells, false_alarm_markdown, false_alarms, markdown};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -9,7 +11,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if !rows.is_empty() {
         plan.rows = rows;
     }
-    print!("{}", markdown(&plan, &cells(&plan)?));
-    print!("{}", false_alarm_markdown(&false_alarms(plan.seeds)?));
+    let mut out = std::io::stdout().lock();
+    write!(out, "{}", markdown(&plan, &cells(&plan)?))?;
+    write!(out, "{}", false_alarm_markdown(&false_alarms(plan.seeds)?))?;
     Ok(())
 }

@@ -48,6 +48,13 @@ pub const HOLD_BY_AUTOSCALER: f64 = 300.0;
 /// Longest memory in seconds.
 pub const HOLD_LONGEST: f64 = 1200.0;
 
+/// How long a burst is remembered, in seconds: four of them in that time are one every ten minutes, less than a slow pod and its window.
+pub const BURST_SECONDS: f64 = 2400.0;
+/// How far, in replicas and as a share, the level must rise and fall again to have been a burst.
+pub const BURST_AT_LEAST: f64 = 1.0;
+/// See [`BURST_AT_LEAST`].
+pub const BURST_SHARE: f64 = 0.3;
+
 /// How far the level must be past a whole number before a pod is added or removed. The memory is in the pods, so two adapters agree.
 pub const ROUNDING: f64 = 0.1;
 

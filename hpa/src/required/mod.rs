@@ -16,7 +16,7 @@
 //! forgotten. Every constant stands in [`constants`] with its reason. What is not known is answered as unknown with its cause.
 //!
 //! Modules in reading order: `input`, `flow` (counters → what happened), `history` (windows), `rate`, `mix`, `busy`, `cost`, `start`,
-//! `daily`, `hold` (memory and rounding), `nets`, `level` (the answer), `learned`.
+//! `daily`, `recurring` (bursts), `hold` (memory and rounding), `nets`, `level` (the answer), `learned`.
 
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ mod level;
 mod mix;
 mod nets;
 mod rate;
+mod recurring;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,7 @@ use history::History;
 use hold::{Hold, hold_seconds, whole};
 use mix::Mix;
 use nets::{Idleness, Net};
+use recurring::Recurring;
 use start::StartTime;
 
 /// What a user may choose.
@@ -64,13 +66,15 @@ pub struct Options {
     pub utilisation: f64,
     /// Whether pods are asked for ahead of the hours at which the days before needed them.
     pub daily: bool,
+    /// Whether the level of bursts that come again and again is kept between them.
+    pub recurring: bool,
     /// Replicas asked for on top while the pool is not at zero.
     pub spares: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { utilisation: UTILISATION, daily: false, spares: 0 }
+        Self { utilisation: UTILISATION, daily: false, recurring: false, spares: 0 }
     }
 }
 
@@ -85,6 +89,7 @@ pub struct RequiredReplicas {
     costs: CostLearning,
     start: StartTime,
     daily: Daily,
+    recurring: Recurring,
     hold: Hold,
     net: Net,
     idleness: Idleness,
@@ -118,6 +123,7 @@ impl RequiredReplicas {
             costs: CostLearning::new(),
             start: StartTime::new(),
             daily: Daily::default(),
+            recurring: Recurring::default(),
             hold: Hold::default(),
             net: Net::default(),
             idleness: Idleness::default(),
@@ -231,6 +237,9 @@ impl RequiredReplicas {
             self.daily.record(second.now, steady * prompt, steady * output);
         }
         let mut level = (base + drain).max(daily);
+        if self.options.recurring && costs.is_some() {
+            level = level.max(self.recurring.advance(now, base));
+        }
         let net = self.net.advance(flow, seen.held, second.pending, seen.ready, costs.is_none());
         if net {
             level = level.max(f64::from(seen.ready) + 1.0);
@@ -243,6 +252,7 @@ impl RequiredReplicas {
         let empty = present == 0 && !something && self.arrivals.sum(LONG_WINDOW) <= 0.0;
         let mut replicas = if (idle || empty) && daily < NOTHING {
             self.hold.clear();
+            self.recurring.clear();
             0
         } else {
             whole(held, present).max(1).saturating_add(self.options.spares)

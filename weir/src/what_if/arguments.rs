@@ -35,6 +35,9 @@ pub(crate) struct WhatIfArguments {
     /// required_replicas: two days before were like this one
     #[arg(long, conflicts_with_all = ["trace", "cold"])]
     pub(crate) daily: bool,
+    /// required_replicas: keep the level of bursts that come again and again
+    #[arg(long)]
+    pub(crate) recurring: bool,
     /// required_replicas: replicas asked for on top
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
     pub(crate) spares: u32,

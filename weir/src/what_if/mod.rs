@@ -97,7 +97,8 @@ fn shape_of(name: &str) -> anyhow::Result<Shape> {
 
 /// How `inference_pool_required_replicas` is computed: with what a run with a step teaches, unless it is to begin cold.
 fn required_options(arguments: &WhatIfArguments, size: &ModelSize, start: f64) -> anyhow::Result<RequiredOptions> {
-    let options = Options { daily: arguments.daily, spares: arguments.spares, ..Options::default() };
+    let options =
+        Options { daily: arguments.daily, recurring: arguments.recurring, spares: arguments.spares, ..Options::default() };
     let mut learned: Option<Learned> = if arguments.cold { None } else { Some(learn(size, start)?) };
     if let (true, Some(name), Some(learned)) = (arguments.daily, &arguments.shape, &mut learned) {
         let shape = shape_of(name)?;

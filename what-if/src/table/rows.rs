@@ -20,8 +20,8 @@ pub enum Row {
     Static,
     /// One who knows what comes.
     Clairvoyant,
-    /// An HPA on metrics: name and target (`true`: `Value`), with its windows up and down.
-    Metrics(&'static str, &'static [(Metric, bool, f64)], u32, Option<u32>),
+    /// An HPA on metrics: name and target (`true`: `Value`), with its windows up and down, and whether held requests expire.
+    Metrics(&'static str, &'static [(Metric, bool, f64)], u32, Option<u32>, bool),
     /// Knative's autoscaler.
     Knative,
     /// An HPA on `required_replicas`.
@@ -39,36 +39,42 @@ pub struct Variant {
     pub expire: bool,
     /// Whether the days before count, which were alike.
     pub daily: bool,
+    /// Whether the level of bursts is kept between them.
+    pub recurring: bool,
     /// Spare replicas.
     pub spares: u32,
 }
 
-const KEPT: Variant = Variant { kept: true, servers_only: false, expire: false, daily: false, spares: 0 };
+const KEPT: Variant = Variant { kept: true, servers_only: false, expire: false, daily: false, recurring: false, spares: 0 };
 
 impl Row {
     /// All rows in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::Static,
         Self::Clairvoyant,
-        Self::Metrics("queue mean, Value 5", &[(Metric::AverageQueue, true, 5.0)], 0, None),
-        Self::Metrics("queue total, Avg 4", &[(Metric::TotalQueue, false, 4.0)], 0, None),
-        Self::Metrics("KV mean, Value 0.7", &[(Metric::AverageKv, true, 0.7)], 0, None),
-        Self::Metrics("saturation, Value 0.8", &[(Metric::Saturation, true, 0.8)], 0, None),
-        Self::Metrics("running, Avg 16", &[(Metric::TotalRunning, false, 16.0)], 0, None),
-        Self::Metrics("running, Avg 64, down 600 s", &[(Metric::TotalRunning, false, 64.0)], 0, Some(600)),
-        Self::Metrics("in flight, Avg 64, down 600 s", &[(Metric::TotalInFlight, false, 64.0)], 0, Some(600)),
+        Self::Metrics("queue mean, Value 5", &[(Metric::AverageQueue, true, 5.0)], 0, None, false),
+        Self::Metrics("queue total, Avg 4", &[(Metric::TotalQueue, false, 4.0)], 0, None, false),
+        Self::Metrics("KV mean, Value 0.7", &[(Metric::AverageKv, true, 0.7)], 0, None, false),
+        Self::Metrics("saturation, Value 0.8", &[(Metric::Saturation, true, 0.8)], 0, None, false),
+        Self::Metrics("running, Avg 16", &[(Metric::TotalRunning, false, 16.0)], 0, None, false),
+        Self::Metrics("running, Avg 64, down 600 s", &[(Metric::TotalRunning, false, 64.0)], 0, Some(600), false),
+        Self::Metrics("in flight, Avg 64, down 600 s", &[(Metric::TotalInFlight, false, 64.0)], 0, Some(600), false),
         Self::Metrics(
             "llm-d pair (queue 1, running 16), up 300 s",
             &[(Metric::TotalQueue, false, 1.0), (Metric::TotalRunning, false, 16.0)],
             300,
             None,
+            false,
         ),
+        Self::Metrics("queue total, Avg 4, with expiry", &[(Metric::TotalQueue, false, 4.0)], 0, None, true),
+        Self::Metrics("in flight, Avg 64, down 600 s, with expiry", &[(Metric::TotalInFlight, false, 64.0)], 0, Some(600), true),
         Self::Knative,
         Self::Required("required, cold", Variant { kept: false, ..KEPT }),
         Self::Required("**required, kept**", KEPT),
         Self::Required("required, servers' counters only", Variant { servers_only: true, ..KEPT }),
         Self::Required("required + expiry", Variant { expire: true, ..KEPT }),
         Self::Required("required + daily", Variant { daily: true, ..KEPT }),
+        Self::Required("required + expiry + recurring", Variant { expire: true, recurring: true, ..KEPT }),
         Self::Required("**required + expiry + daily**", Variant { expire: true, daily: true, ..KEPT }),
         Self::Required("required + expiry + 1 spare", Variant { expire: true, spares: 1, ..KEPT }),
         Self::Required("required + expiry + 3 spares", Variant { expire: true, spares: 3, ..KEPT }),
@@ -93,7 +99,8 @@ impl Row {
             Self::Static => Scaler::StaticPeak,
             Self::Clairvoyant => Scaler::Clairvoyant,
             Self::Knative => Scaler::Knative { min: u32::from(!shape.has_zero()), max },
-            Self::Metrics(_, metrics, up, down) => {
+            Self::Metrics(_, metrics, up, down, expires) => {
+                expire = expires.then_some(EXPIRE);
                 let sees_held = metrics.iter().any(|(metric, ..)| metric.sees_held());
                 // A metric that is 0 without pods could never end that.
                 let min = u32::from(!(shape.has_zero() && sees_held));
@@ -104,7 +111,12 @@ impl Row {
                 let mut learned = learned.clone();
                 learned.days = if variant.daily { days.to_vec() } else { Vec::new() };
                 let options = RequiredOptions {
-                    options: Options { daily: variant.daily, spares: variant.spares, ..Options::default() },
+                    options: Options {
+                        daily: variant.daily,
+                        recurring: variant.recurring,
+                        spares: variant.spares,
+                        ..Options::default()
+                    },
                     servers_only: variant.servers_only,
                     learned: variant.kept.then_some(learned),
                 };
