@@ -313,5 +313,4 @@ impl Replica {
 }
 
 #[cfg(test)]
-#[path = "replica_tests.rs"]
 mod tests;

@@ -230,5 +230,4 @@ impl<'run> World<'run> {
 }
 
 #[cfg(test)]
-#[path = "run_tests.rs"]
 mod tests;
