@@ -1,7 +1,7 @@
 # `make` lists what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help test quick lint deny bench scale api-load picker-load cluster-bench hey long fuzz demo clean
+.PHONY: help test quick lint deny bench scale api-load picker-load cluster-bench hey scaling long fuzz demo clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ cluster-bench: ## Freshness, resources and decisions in a real control plane (a 
 hey: ## 45,000 chat requests through Envoy, beside round robin (ten minutes)
 	cargo build --profile dist --locked -p weir -p weir-tests
 	target/dist/hey-bench
+
+scaling: ## The tables of docs/scaling.md: policies, loads, start times (minutes)
+	cargo run --release --locked -p weir-what-if --example table
 
 long: ## One picker under load for half an hour: its memory; holds of 90 s and of five minutes
 	cargo test --locked -p weir -p weir-tests --test epp -- --ignored

@@ -1,26 +1,7 @@
-//! What weir writes to a cluster on what its pools report. Each part has its own identity, and is off unless installed:
-//! [`deletion_cost`] says which pod of a ReplicaSet goes first when there are to be fewer; the rest is scale to zero and back: idle pools
-//! cost nothing, and a held request wakes them.
+//! What weir writes to a cluster on what its pools report. Each part has its own identity, and is off unless installed.
 //!
-//! A HorizontalPodAutoscaler asks for it by an annotation. Everything else follows from what the datastore knows of the pools that
-//! select the target's pods, and from the target itself. Nothing is kept: the API server records, with each write to `/scale`, who
-//! wrote it, and a zero under [`SCALER_MANAGER`](weir_k8s::SCALER_MANAGER) is weir's own.
-//!
-//! 1. [`policy`]: the decision over one target, pure.
-//! 2. `autoscalers`, `targets`: HPAs followed; what they scale, read and written.
-//! 3. `budget`, `entry`: how often is written; what is remembered of a target.
-//! 4. [`Scaler`]: the loop of one namespace, of which only that of the [`Leader`](weir_k8s::Leader) acts.
-//! 5. `telling`, [`ScalerMetrics`]: what is done, or not, and why.
+//! - [`zero`]: idle pools go to zero replicas, and a held request brings them back.
+//! - [`deletion_cost`]: which pod of a ReplicaSet goes first when there are to be fewer.
 
-mod autoscalers;
-mod budget;
-mod controller;
 pub mod deletion_cost;
-mod entry;
-mod metrics;
-pub mod policy;
-mod targets;
-mod telling;
-
-pub use controller::{Scaler, ScalerSettings, Selectors, SharedBudget};
-pub use metrics::ScalerMetrics;
+pub mod zero;

@@ -156,8 +156,10 @@ pub fn scaler(cluster: &Cluster, namespaces: &[&str]) {
     }
     apply("manifests/scaler", NAMESPACE);
     let change = json!({"data": {"namespaces": namespaces.join(",")}}).to_string();
-    cluster.kubectl(&["patch", "configmap", "weir-scaler", "-n", NAMESPACE, "--type=merge", "-p", &change]).unwrap();
-    cluster.kubectl(&["rollout", "restart", "deployment/weir-scaler", "-n", NAMESPACE]).unwrap();
+    cluster
+        .kubectl(&["patch", "configmap", "weir-scaler", "-n", NAMESPACE, "--type=merge", "-p", &change])
+        .unwrap_or_else(|error| panic!("{error}"));
+    cluster.kubectl(&["rollout", "restart", "deployment/weir-scaler", "-n", NAMESPACE]).unwrap_or_else(|error| panic!("{error}"));
     cluster.wait_for("both scalers", || {
         let deployment = cluster.get(NAMESPACE, "deployment/weir-scaler")?;
         let status = &deployment["status"];

@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Scaler(ScalerArguments),
     /// Write pods' deletion cost: which pod of a pool goes first when there are to be fewer
     DeletionCost(DeletionCostArguments),
+    /// Replay a load and see what HorizontalPodAutoscalers would have done
+    Simulate(crate::what_if::WhatIfArguments),
     /// Play model servers without a GPU
     SimulateServer(SimulateArguments),
     /// The whole line on this machine: servers, load, metrics, autoscaling

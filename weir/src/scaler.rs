@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use weir_collector::{Collector, Scope};
 use weir_datastore::datastore;
 use weir_k8s::{ANNOTATION_PREFIX, EventMetrics, EventRecorder, Leader, Leadership, LeaseMetrics, LeaseSettings, Reporter};
-use weir_scaler::{Scaler, ScalerMetrics, ScalerSettings, Selectors, SharedBudget};
+use weir_scaler::zero::{Scaler, ScalerMetrics, ScalerSettings, Selectors, SharedBudget};
 use weir_serving::{Drain, Health, Server, Shutdown};
 
 use crate::args::ScalerArguments;

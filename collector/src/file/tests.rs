@@ -94,6 +94,7 @@ pools:
         server_name: Some("vllm.internal".to_owned()),
         insecure_skip_verify: false,
         bearer_token_file: Some(folder.path().join("token")),
+        bearer_token_may_be_absent: false,
         restrict: Restrict::Auto,
         port: None,
     };

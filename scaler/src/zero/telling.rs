@@ -6,9 +6,9 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use tracing::{info, warn};
 use weir_k8s::{Autoscaler, Event, EventRecorder, EventType, ScaleTarget, TargetReference};
 
-use crate::metrics::ScalerMetrics;
-use crate::policy::{Action, Decision, Reason};
-use crate::targets::TargetError;
+use crate::zero::metrics::ScalerMetrics;
+use crate::zero::policy::{Action, Decision, Reason};
+use crate::zero::targets::TargetError;
 
 /// The action of every Event.
 const SCALE: &str = "Scale";

@@ -14,13 +14,13 @@ use tracing::warn;
 use weir_datastore::{Datastore, PoolId, Selector};
 use weir_k8s::{Autoscaler, EventRecorder, Leader, NotLeading, ScaleTarget};
 
-use crate::autoscalers::{Autoscalers, follow};
-use crate::budget::Budget;
-use crate::entry::Entry;
-use crate::metrics::ScalerMetrics;
-use crate::policy::{Action, Decision, PoolView, Reason, Situation, decide};
-use crate::targets::{TargetError, Targets};
-use crate::telling::{Telling, is_warning};
+use crate::zero::autoscalers::{Autoscalers, follow};
+use crate::zero::budget::Budget;
+use crate::zero::entry::Entry;
+use crate::zero::metrics::ScalerMetrics;
+use crate::zero::policy::{Action, Decision, PoolView, Reason, Situation, decide};
+use crate::zero::targets::{TargetError, Targets};
+use crate::zero::telling::{Telling, is_warning};
 
 /// How often everything is looked at without news: idleness has no event.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

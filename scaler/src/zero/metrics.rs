@@ -11,8 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::policy::{Decision, Reason};
-use crate::targets::TargetError;
+use crate::zero::policy::{Decision, Reason};
+use crate::zero::targets::TargetError;
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct NamespaceLabels {

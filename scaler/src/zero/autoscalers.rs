@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weir_k8s::{Autoscaler, FieldProblem};
 
-use crate::metrics::ScalerMetrics;
+use crate::zero::metrics::ScalerMetrics;
 
 /// How long one watch lasts, in seconds: within it and 5 s more, a connection that has gone silently is noticed.
 const WATCH_SECONDS: u32 = 60;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weir_k8s::{Autoscaler, SCALER_MANAGER, ScaleTarget};
 
-use crate::budget::back_off;
-use crate::policy::{Action, Decision, Reason};
-use crate::targets::TargetError;
+use crate::zero::budget::back_off;
+use crate::zero::policy::{Action, Decision, Reason};
+use crate::zero::targets::TargetError;
 
 /// How often a target is looked at while nothing is to be done about it.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
