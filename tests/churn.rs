@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "scale/limits.rs"]
-mod limits;
 #[path = "scale/pages.rs"]
 #[allow(dead_code)]
 mod pages;
@@ -127,7 +125,7 @@ fn file(pools: &[(&str, &[SocketAddr])]) -> String {
 
 #[test]
 fn the_living_stay_fresh_and_the_gone_leave_nothing_behind() {
-    limits::allow_many_files();
+    weir_tests::allow_many_files();
     weir_serving::install_crypto_provider();
     let Size { each, rewrites, warm_after, most_growth } = Size::chosen();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

@@ -4,6 +4,8 @@
 
 #[path = "epp/empty.rs"]
 mod empty;
+#[path = "epp/flood.rs"]
+mod flood;
 #[path = "epp/holding.rs"]
 mod holding;
 #[path = "epp/rig.rs"]

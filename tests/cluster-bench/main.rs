@@ -12,8 +12,6 @@
 mod api;
 mod decision;
 mod freshness;
-#[path = "../scale/limits.rs"]
-mod limits;
 #[path = "../scale/process.rs"]
 mod process;
 mod resources;
@@ -63,7 +61,7 @@ fn main() -> Result<(), Failure> {
     if !weir.is_file() {
         return Err(format!("there is no {}: cargo build --release -p weir", weir.display()).into());
     }
-    limits::allow_many_files();
+    weir_tests::allow_many_files();
     let images = vec![("weir".to_owned(), weir), ("kubectl".to_owned(), kubectl())];
     // Not the default, which builds a binary for tests.
     let cluster = Cluster::start(&Options {

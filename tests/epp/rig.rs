@@ -64,6 +64,12 @@ impl Picker {
         .await;
     }
 
+    /// Its page.
+    pub(crate) async fn page(&self) -> String {
+        let url = format!("http://{}/metrics", self.metrics);
+        blocking(move || get(&url).unwrap()).await
+    }
+
     /// Waits until its page is as wanted.
     pub(crate) async fn page_until(&self, what: &str, wanted: impl Fn(&str) -> bool + Send + 'static) {
         let (url, what) = (format!("http://{}/metrics", self.metrics), what.to_owned());

@@ -12,8 +12,6 @@
 //! `target/dist/picker-load --help`
 
 mod bare;
-#[path = "../scale/limits.rs"]
-mod limits;
 mod load;
 mod measure;
 mod messages;
@@ -81,7 +79,7 @@ fn main() -> Result<(), Failure> {
         print!("{HELP}");
         return Ok(());
     }
-    limits::allow_many_files();
+    weir_tests::allow_many_files();
     match arguments.first().map(String::as_str) {
         Some("pages") => {
             let served = pages::serve(usize::try_from(number("--endpoints", 1)?)?, value("--answers") != Some("full"));

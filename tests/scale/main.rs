@@ -8,7 +8,6 @@
 //! `cargo run --release -p weir-tests --bin scale -- --help`
 
 mod bare;
-mod limits;
 mod measure;
 mod pages;
 mod process;
@@ -44,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         print!("{HELP}");
         return Ok(());
     }
-    limits::allow_many_files();
+    weir_tests::allow_many_files();
     match arguments.first().map(String::as_str) {
         Some("pages") => pages::serve(usize::try_from(number("--endpoints", 1)?)?, value("--answers") != Some("full")),
         Some("bare") => {

@@ -3,7 +3,10 @@
 pub mod cluster;
 pub mod envoy;
 pub mod installed;
+mod limits;
 pub mod workload;
+
+pub use limits::allow_many_files;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -28,6 +28,8 @@ const LOOK_AT_MOST: Duration = Duration::from_millis(1);
 /// How long those who wait go on though nothing is known any more that would bring an endpoint: between a pod that goes and the one in
 /// its place there is a moment without either.
 const HOPE: Duration = Duration::from_secs(5);
+/// How long who waited for the first endpoint waits for its first page, too, where a full pool keeps requests waiting.
+const FIRST_PAGE: Duration = Duration::from_secs(2);
 /// Requests that are placed before other tasks have a turn.
 const BATCH: usize = 64;
 
@@ -234,6 +236,8 @@ impl Shared {
             info!(pool = %self.pool, waiting = self.gate.waiting(), "the pool has an endpoint: requests that waited for it go on");
         }
         if let Some(at) = memory.settled_at {
+            // A crowd that has waited for minutes is not poured out over a server of which nothing is known yet.
+            let at = if scheduling.flow.while_full && snapshot.coverage.fresh == 0 { at + FIRST_PAGE } else { at };
             if now < at {
                 return Look { next: next.min(at), more: false };
             }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 /// Raises the limit on open files to what is allowed, for this process and those it starts: a thousand endpoints are a thousand
 /// connections.
-pub(crate) fn allow_many_files() {
+pub fn allow_many_files() {
     let hard = Command::new("sh").args(["-c", "ulimit -H -n"]).output();
     let hard = hard.ok().map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
     let own = std::process::id().to_string();
