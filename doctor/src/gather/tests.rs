@@ -1,0 +1,1 @@
+//! Gathering off an API server of the test.

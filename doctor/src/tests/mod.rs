@@ -1,0 +1,8 @@
+//! Tests over whole worlds: healthy ones, and ones that are broken in one place.
+
+mod broken;
+mod documentation;
+mod record;
+mod reporting;
+mod unknown;
+mod world;
