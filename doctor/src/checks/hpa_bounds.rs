@@ -78,6 +78,7 @@ fn at_max(facts: &Facts) -> Vec<Finding> {
 fn off_at_zero(facts: &Facts) -> Vec<Finding> {
     let found = facts.autoscalers.iter().filter_map(|autoscaler| {
         let own = meta(autoscaler.metadata.as_ref());
+        autoscaler.metadata.as_ref()?;
         let off = condition(autoscaler.status.as_ref()?.conditions.as_ref(), "ScalingActive", "False")?;
         if off.reason.as_deref() != Some("ScalingDisabled") || somebody_wakes(facts, autoscaler) {
             return None;

@@ -193,7 +193,7 @@ fn pod_monitoring(facts: &Facts) -> Vec<Finding> {
         let selector = monitoring.spec.as_ref()?.selector.as_ref()?;
         let labels = selector.match_labels.as_ref()?;
         let pods = facts.pods.all_in(own.namespace())?;
-        if pods.iter().any(|pod| pod.meta().labels.is_none() || pod.meta().namespace.is_none()) {
+        if pods.iter().any(|pod| pod.meta().labels.is_none()) {
             return None;
         }
         let selected: Vec<_> = facts.selected_pods(own.namespace(), labels);

@@ -78,7 +78,7 @@ fn no_pods(facts: &Facts) -> Vec<Finding> {
         let service = facts.picker_service(pool)?;
         let selector = service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())?;
         let pods = facts.pods.all_in(pool_meta.namespace())?;
-        let unknown = pods.iter().any(|pod| pod.meta().labels.is_none() || pod.meta().namespace.is_none());
+        let unknown = pods.iter().any(|pod| pod.meta().labels.is_none());
         if unknown || !facts.picker_pods(pool).is_empty() {
             return None;
         }

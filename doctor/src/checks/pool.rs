@@ -2,6 +2,7 @@
 
 use crate::facts::Facts;
 use crate::facts::meta::{condition, labels_shown};
+use crate::facts::workload::{Pod, Workload};
 use crate::finding::{Check, Family, Finding, Severity};
 use crate::look::{OLD_POOL_GROUP, POOL_GROUP, has_all, meta, path, pool_backends};
 
@@ -75,9 +76,21 @@ fn no_pods(facts: &Facts) -> Vec<Finding> {
         let wanted = pool.spec.as_ref()?.selector.as_ref()?.labels()?;
         let pods = facts.pods.all_in(pool_meta.namespace())?;
         let here: Vec<_> = pods.iter().filter(|pod| pod.meta().namespace() == pool_meta.namespace() && pod.counts()).collect();
-        // A pod whose labels or namespace are not known may be the one.
-        let selected = |pod: &&crate::facts::workload::Pod| pod.meta().labels.as_ref().is_none_or(|labels| has_all(labels, &wanted));
-        if here.iter().any(|pod| selected(pod)) || pods.iter().any(|pod| pod.meta().namespace.is_none()) {
+        // A pod whose labels are not known may be the one.
+        let selected = |pod: &&Pod| pod.meta().labels.as_ref().is_none_or(|labels| has_all(labels, &wanted));
+        if here.iter().any(|pod| selected(pod)) {
+            return None;
+        }
+        // What makes its pods may be at zero on purpose; one of which too little is known may be that.
+        facts.deployments.all_in(pool_meta.namespace())?;
+        facts.stateful_sets.all_in(pool_meta.namespace())?;
+        facts.leader_worker_sets.all_in(pool_meta.namespace())?;
+        let in_the_dark = |workload: &Workload| {
+            let here = meta(workload.metadata.as_ref()).namespace() == pool_meta.namespace();
+            let makes_them = workload.pod_labels().is_none_or(|labels| has_all(labels, &wanted));
+            here && makes_them && (workload.pod_labels().is_none() || workload.spec.as_ref().is_none_or(|spec| spec.replicas.is_none()))
+        };
+        if facts.workloads().any(|(_, workload)| in_the_dark(workload)) {
             return None;
         }
         let workloads = facts.workloads_of(pool);

@@ -59,7 +59,9 @@ fn pool_missing(facts: &Facts) -> Vec<Finding> {
                 OLD_POOL_GROUP => POOL_GROUP,
                 _ => continue,
             };
-            if facts.has_pool_of(group, namespace, name) != Some(false) {
+            // Where the kind itself is missing, that is the finding.
+            let no_kind = group == POOL_GROUP && facts.pools.not_served();
+            if no_kind || facts.has_pool_of(group, namespace, name) != Some(false) {
                 continue;
             }
             let namesakes = || facts.every_pool().map(|pool| meta(pool.metadata.as_ref())).filter(|meta| meta.name() == name);
@@ -110,8 +112,7 @@ fn no_grant(facts: &Facts) -> Vec<Finding> {
             }
             let Some(grants) = facts.grants.all_in(namespace) else { continue };
             let here: Vec<_> = grants.iter().filter(|grant| meta(grant.metadata.as_ref()).namespace() == namespace).collect();
-            let unknown = grants.iter().any(|grant| grant.metadata.as_ref().is_none_or(|meta| meta.namespace.is_none()));
-            if unknown || here.iter().any(|grant| permits(grant, route_meta.namespace(), group, name) != Some(false)) {
+            if here.iter().any(|grant| permits(grant, route_meta.namespace(), group, name) != Some(false)) {
                 continue;
             }
             let told = route.status.iter().flat_map(|status| status.parents.iter().flatten());

@@ -122,6 +122,9 @@ fn model_header_unset(facts: &Facts) -> Vec<Finding> {
         let name = image.rsplit('/').next().unwrap_or(image);
         ["bbr", "body-based", "payload-processor", "ai-gateway", "semantic-router"].iter().any(|part| name.contains(part))
     };
+    if pods.iter().any(|pod| pod.containers().next().is_none()) {
+        return Vec::new();
+    }
     let by_pod = pods.iter().filter(|pod| pod.counts()).any(|pod| {
         pod.containers().any(|container| {
             // A name that is not known may be anyone's.

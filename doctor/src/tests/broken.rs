@@ -39,8 +39,7 @@ fn only_metric(world: &mut World, metric: Value) {
 }
 
 fn not_ready(world: &mut World, pod: &str) {
-    let others = if pod.contains("epp") { "1" } else { "1" };
-    world.set(&format!("{pod}/status/conditions/{others}/status"), json!("False"));
+    world.set(&format!("{pod}/status/conditions/1/status"), json!("False"));
 }
 
 fn page(world: &mut World, page: Value) {
@@ -85,7 +84,7 @@ const WORLDS: &[(&str, Break)] = &[
     }),
     ("route-pool-missing", |w| {
         w.set(&at(ROUTE, "spec/rules/0/backendRefs/0/group"), json!("inference.networking.x-k8s.io"));
-        w.set("grants/routes/spec/to/1", json!(null)).remove("grants/routes/spec/to/0/group");
+        w.remove("grants/routes/spec/to/0/group");
     }),
     ("route-no-grant", |w| {
         w.remove("grants/routes");
@@ -189,7 +188,8 @@ const WORLDS: &[(&str, Break)] = &[
         w.push("logSigns", json!({"namespace": "team-a", "pod": "chat-epp-0", "kind": "traces", "status": 404}));
     }),
     ("picker-config-unreadable", |w| {
-        w.set("pickerConfigs/configmap~chat-epp", json!({"namespace": "team-a", "source": "configmap/chat-epp", "unreadable": "line 3: …"}));
+        w.remove("pickerConfigs/configmap~chat-epp");
+        w.push("pickerConfigs", json!({"namespace": "team-a", "source": "configmap/chat-epp", "unreadable": "line 3: …"}));
     }),
     ("picker-weights", |w| {
         w.set("pickerConfigs/configmap~chat-epp/profiles/0/plugins/0/weight", json!(0));

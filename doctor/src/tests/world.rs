@@ -17,7 +17,7 @@ impl World {
     }
 
     pub(super) fn facts(&self) -> Facts {
-        Facts::parse(&self.0.to_string()).unwrap()
+        serde_json::from_value(self.0.clone()).unwrap()
     }
 
     pub(super) fn examine(&self) -> Examination {
