@@ -48,8 +48,9 @@ pub(super) async fn read(asker: &Asker, facts: &Facts) -> Listing<LogSign> {
             Err(problem) if matches!(problem.status, Some(401 | 403)) => {
                 listing.why = Some(Reason::Forbidden(format!("get pods/log in namespace {}", pod.meta().namespace())));
             }
-            // A container that has not started has no log.
-            Err(_) => {}
+            // A container that has not started has no log, nor has a pod that is gone.
+            Err(problem) if matches!(problem.status, Some(400 | 404)) => {}
+            Err(problem) => listing.why = Some(Reason::Failed(format!("log of {}: {}", pod.meta().path(), problem.message))),
         }
     }
     listing
