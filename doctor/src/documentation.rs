@@ -40,7 +40,14 @@ pub fn documentation() -> String {
             page.push_str(&format!("| [`{0}`](#{0}) | {1} |\n", check.code, check.title));
         }
         for check in CHECKS.iter().filter(|check| check.family == family) {
-            page.push_str(&format!("\n### {}\n\n**{}** ({}). {}\n\nNeeds: {}.\n", check.code, check.title, check.severity.as_str(), check.about, check.needs.join(", ")));
+            page.push_str(&format!(
+                "\n### {}\n\n**{}** ({}). {}\n\nNeeds: {}.\n",
+                check.code,
+                check.title,
+                check.severity.as_str(),
+                check.about,
+                check.needs.join(", ")
+            ));
         }
     }
     page

@@ -6,10 +6,13 @@
 //! 3. [`examine`]: all checks over some facts; [`Examination`] says what was found and what could not be looked at.
 //! 4. [`report`]: the same for people and for programs; `documentation`: the table as a page.
 //!
+//! 5. [`explain_autoscaler`], [`explain_pool`]: an autoscaler's arithmetic with the numbers of this moment, and a pool's.
+//!
 //! What is not known is never taken for what is not there: a check that lacks a fact says nothing, and the examination says so.
 
 mod checks;
 mod documentation;
+mod explain;
 mod facts;
 mod finding;
 mod gather;
@@ -19,9 +22,10 @@ pub mod report;
 #[cfg(test)]
 mod tests;
 
-pub use checks::{CHECKS, examine};
 pub(crate) use checks::told_missing as checks_told_missing;
+pub use checks::{CHECKS, examine};
 pub use documentation::documentation;
+pub use explain::{ExplainError, Explanation, Reading, explain_autoscaler, explain_pool};
 pub use facts::{FORMAT, Facts, LARGEST, RecordError};
 pub use finding::{Check, Examination, Family, Finding, NotKnown, Severity};
 pub use gather::{GatherError, GatherOptions, Gatherer};

@@ -165,7 +165,9 @@ impl Facts {
     /// The pages of `pod`.
     pub(crate) fn pages_of<'facts>(&'facts self, pod: &'facts Pod) -> impl Iterator<Item = &'facts Page> {
         let meta = pod.meta();
-        self.pages.iter().filter(|page| page.namespace.as_deref() == Some(meta.namespace()) && page.pod.as_deref() == Some(meta.name()))
+        self.pages
+            .iter()
+            .filter(|page| page.namespace.as_deref() == Some(meta.namespace()) && page.pod.as_deref() == Some(meta.name()))
     }
 
     /// The configurations of `pool`'s picker: those of its pods' ConfigMaps and command lines.
@@ -201,7 +203,9 @@ impl Facts {
     /// What `reference` of `namespace` scales.
     pub(crate) fn target(&self, namespace: &str, reference: &TargetReference) -> Option<&Workload> {
         let (kind, name) = (reference.kind.as_deref()?, reference.name.as_deref()?);
-        self.workloads().find(|(of, workload)| *of == kind && meta(workload.metadata.as_ref()).is(namespace, name)).map(|(_, workload)| workload)
+        self.workloads()
+            .find(|(of, workload)| *of == kind && meta(workload.metadata.as_ref()).is(namespace, name))
+            .map(|(_, workload)| workload)
     }
 
     /// The pool whose pods `autoscaler` makes: that of its metrics, else that of its target.

@@ -14,7 +14,12 @@ pub fn text(examination: &Examination, colour: bool) -> String {
             1..=4 => format!("not or not wholly checked: {}", missing.checks.join(", ")),
             many => format!("not or not wholly checked: {} and {} more", missing.checks[..4].join(", "), many - 4),
         };
-        told.push_str(&format!("{}  {}: {}\n    {checks}\n", painted("unknown", DIM, colour), missing.facts, printable(&missing.why)));
+        told.push_str(&format!(
+            "{}  {}: {}\n    {checks}\n",
+            painted("unknown", DIM, colour),
+            missing.facts,
+            printable(&missing.why)
+        ));
     }
     if !examination.findings.is_empty() || !examination.not_known.is_empty() {
         told.push('\n');
@@ -72,11 +77,19 @@ fn summary(examination: &Examination) -> String {
     let pools = counted(examination.pools, "pool");
     let found = match examination.findings.len() {
         0 => "nothing found".to_owned(),
-        _ => format!("{}, {}, {}", counted(count(Severity::Error), "error"), counted(count(Severity::Warning), "warning"), counted(count(Severity::Note), "note")),
+        _ => format!(
+            "{}, {}, {}",
+            counted(count(Severity::Error), "error"),
+            counted(count(Severity::Warning), "warning"),
+            counted(count(Severity::Note), "note")
+        ),
     };
     let unknown = match examination.not_known.len() {
         0 => String::new(),
-        many => format!("; {} could not be looked at", if many == 1 { "one kind of facts".to_owned() } else { format!("{many} kinds of facts") }),
+        many => format!(
+            "; {} could not be looked at",
+            if many == 1 { "one kind of facts".to_owned() } else { format!("{many} kinds of facts") }
+        ),
     };
     format!("{pools}, {} checks: {found}{unknown}\n", examination.checks)
 }

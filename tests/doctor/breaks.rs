@@ -51,7 +51,8 @@ pub(crate) const BREAKS: &[(&str, &[&str], Act, Act)] = &[
     ),
     (
         "route-pool-missing",
-        &[],
+        // The grant is for the other kind of pools.
+        &["route-no-grant"],
         |scene| route(scene, |route| route["spec"]["rules"][0]["backendRefs"][0]["group"] = json!("inference.networking.x-k8s.io")),
         |scene| route(scene, |_| ()),
     ),
@@ -118,7 +119,9 @@ pub(crate) const BREAKS: &[(&str, &[&str], Act, Act)] = &[
     (
         "hpa-mean-average-value",
         &[],
-        |scene| metric(scene, "inference_pool_average_kv_cache_utilization", json!({"type": "AverageValue", "averageValue": "500m"})),
+        |scene| {
+            metric(scene, "inference_pool_average_kv_cache_utilization", json!({"type": "AverageValue", "averageValue": "500m"}))
+        },
         mended_autoscaler,
     ),
     ("two-scalers", &["hpa-metric-failed"], |scene| scene.apply(&autoscaler("second")), mended_autoscaler),
@@ -127,7 +130,8 @@ pub(crate) const BREAKS: &[(&str, &[&str], Act, Act)] = &[
         &[],
         |scene| {
             let container = json!({"name": "load", "image": "weir", "args": ["--no-such-flag"]});
-            let pod = json!({"metadata": {"labels": {"job": "load"}}, "spec": {"restartPolicy": "Never", "containers": [container]}});
+            let pod =
+                json!({"metadata": {"labels": {"job": "load"}}, "spec": {"restartPolicy": "Never", "containers": [container]}});
             scene.apply(&json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "load"}, "spec": {"backoffLimit": 0, "template": pod}}));
         },
         |scene| scene.kubectl(&["delete", "job", "load"]),

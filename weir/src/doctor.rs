@@ -1,4 +1,4 @@
-//! `weir doctor`, also as `kubectl weir doctor`: facts off a cluster or a file, examined and told.
+//! `weir doctor` and `weir explain`, also as `kubectl weir …`: facts off a cluster or a file, examined, explained and told.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use weir_doctor::{Examination, Facts, GatherOptions, Gatherer, examine, report};
+use weir_doctor::{Examination, Facts, GatherOptions, Gatherer, examine, explain_autoscaler, explain_pool, report};
 use weir_k8s::ClientOptions;
 
-use crate::args::{DoctorArguments, DoctorOutput};
+use crate::args::{DoctorArguments, DoctorOutput, ExplainArguments, ExplainKind};
 
 /// It could not look.
 const COULD_NOT_LOOK: u8 = 3;
@@ -17,7 +17,9 @@ const COULD_NOT_LOOK: u8 = 3;
 /// The command line, where kubectl runs this program as its plugin: the help then says what was typed.
 pub(crate) fn command_line(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
     let is_plugin = |name: &OsString| Path::new(name).file_stem().is_some_and(|name| name == "kubectl-weir");
-    arguments.enumerate().map(move |(position, argument)| if position == 0 && is_plugin(&argument) { "kubectl weir".into() } else { argument })
+    arguments
+        .enumerate()
+        .map(move |(position, argument)| if position == 0 && is_plugin(&argument) { "kubectl weir".into() } else { argument })
 }
 
 /// Gathers, examines, tells; returns by the worst that was found.
@@ -50,13 +52,43 @@ async fn gathered(arguments: &DoctorArguments) -> anyhow::Result<Facts> {
     let cluster = ClientOptions { kubeconfig: arguments.kubeconfig.clone(), context: arguments.context.clone() };
     let client = cluster.connect().await?;
     let options = GatherOptions { namespace: arguments.namespace.clone(), deadline: arguments.timeout, ..GatherOptions::default() };
+    Ok(Gatherer::new(client, options).gather(SystemTime::now(), &progress()).await?)
+}
+
+/// Tells people at a terminal what is being done.
+fn progress() -> impl Fn(&str) + Sync {
     let shown = std::io::stderr().is_terminal();
-    let progress = move |doing: &str| {
+    move |doing: &str| {
         if shown {
-            eprintln!("weir doctor: {doing}");
+            eprintln!("weir: {doing}");
+        }
+    }
+}
+
+/// `weir explain`.
+pub(crate) async fn explain(arguments: ExplainArguments) -> anyhow::Result<()> {
+    let cluster = ClientOptions { kubeconfig: arguments.kubeconfig, context: arguments.context };
+    let client = cluster.connect().await?;
+    let namespace = arguments.namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+    let options = GatherOptions { namespace: Some(namespace.clone()), deadline: arguments.timeout, ..GatherOptions::default() };
+    let gatherer = Gatherer::new(client, options);
+    let facts = gatherer.gather(SystemTime::now(), &progress()).await?;
+    let explanation = match arguments.kind {
+        ExplainKind::Pool => explain_pool(&facts, &namespace, &arguments.name)?,
+        ExplainKind::Hpa => {
+            let readings = gatherer.readings(&facts, &namespace, &arguments.name, SystemTime::now()).await;
+            explain_autoscaler(&facts, &namespace, &arguments.name, &readings)?
         }
     };
-    Ok(Gatherer::new(client, options).gather(SystemTime::now(), &progress).await?)
+    let mut out = std::io::stdout().lock();
+    for line in explanation.lines {
+        // Names and messages are written by others: they are not to move the cursor.
+        let line: String = line.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect();
+        if let Err(error) = writeln!(out, "{line}") {
+            return if error.kind() == std::io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error.into()) };
+        }
+    }
+    Ok(())
 }
 
 fn told(arguments: &DoctorArguments, examination: Examination) -> anyhow::Result<u8> {

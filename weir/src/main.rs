@@ -30,7 +30,7 @@ fn allow_many_descriptors() {
 fn main() -> ExitCode {
     let arguments = Arguments::parse_from(epp::command_line(doctor::command_line(std::env::args_os())));
     // The demo draws where log lines would go, and the doctor tells.
-    logging::init(&arguments.log, matches!(arguments.command, Command::Demo(_) | Command::Doctor(_)));
+    logging::init(&arguments.log, matches!(arguments.command, Command::Demo(_) | Command::Doctor(_) | Command::Explain(_)));
     weir_serving::install_crypto_provider();
     allow_many_descriptors();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
     let outcome: anyhow::Result<ExitCode> = runtime.block_on(async {
         match arguments.command {
             Command::Doctor(doctor) => return Ok(doctor::run(doctor).await),
+            Command::Explain(explain) => doctor::explain(explain).await,
             Command::Read(read) => read::run(read).await,
             Command::Exporter(exporter) => serve::exporter(exporter).await,
             Command::Adapter(adapter) => serve::adapter(adapter).await,

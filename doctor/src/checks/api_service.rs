@@ -41,7 +41,9 @@ fn metrics_apis(facts: &Facts) -> impl Iterator<Item = (&ApiService, &str)> {
 
 /// Whether the API server can ask `group`; none where that is not known.
 pub(super) fn is_unavailable(facts: &Facts, group: &str) -> bool {
-    metrics_apis(facts).any(|(api, of)| of == group && condition(api.status.as_ref().and_then(|status| status.conditions.as_ref()), "Available", "False").is_some())
+    metrics_apis(facts).any(|(api, of)| {
+        of == group && condition(api.status.as_ref().and_then(|status| status.conditions.as_ref()), "Available", "False").is_some()
+    })
 }
 
 fn unavailable(facts: &Facts) -> Vec<Finding> {
@@ -78,10 +80,14 @@ fn foreign(facts: &Facts) -> Vec<Finding> {
     for (api, group) in metrics_apis(facts) {
         let Some(service) = api.spec.as_ref().and_then(|spec| spec.service.as_ref()) else { continue };
         let (Some(namespace), Some(name)) = (service.namespace.as_deref(), service.name.as_deref()) else { continue };
-        let other = ["keda", "prometheus-adapter", "stackdriver", "datadog", "newrelic", "kube-metrics-adapter"].into_iter().find(|other| name.contains(other));
+        let other = ["keda", "prometheus-adapter", "stackdriver", "datadog", "newrelic", "kube-metrics-adapter"]
+            .into_iter()
+            .find(|other| name.contains(other));
         let Some(other) = other else { continue };
         // GKE's adapter serves the same names off Managed Prometheus, and prometheus-adapter may be told to.
-        let asks = |metric: &&Metric| group_of(metric) == Some(group) && metric.name().is_some_and(|name| name.starts_with("inference_pool_"));
+        let asks = |metric: &&Metric| {
+            group_of(metric) == Some(group) && metric.name().is_some_and(|name| name.starts_with("inference_pool_"))
+        };
         let serves = matches!(other, "stackdriver" | "prometheus-adapter");
         for autoscaler in facts.autoscalers.iter() {
             let own = meta(autoscaler.metadata.as_ref());

@@ -46,15 +46,19 @@ fn no_gpu_node(facts: &Facts) -> Vec<Finding> {
         };
         let event = facts.events.iter().find(|event| {
             let involved = event.involved_object.as_ref();
-            involved.and_then(|involved| involved.name.as_deref()) == Some(pod.meta().name()) && matches!(event.reason.as_deref(), Some("NotTriggerScaleUp" | "FailedScaleUp"))
+            involved.and_then(|involved| involved.name.as_deref()) == Some(pod.meta().name())
+                && matches!(event.reason.as_deref(), Some("NotTriggerScaleUp" | "FailedScaleUp"))
         });
-        let more = event.and_then(|event| event.message.as_deref()).map_or_else(String::new, |message| format!("; the node autoscaler says: {message}"));
+        let more = event
+            .and_then(|event| event.message.as_deref())
+            .map_or_else(String::new, |message| format!("; the node autoscaler says: {message}"));
         let remedy = if message.contains("untolerated taint") && !message.contains("Insufficient") {
             "spec.template.spec.tolerations: the taint of the GPU nodes".to_owned()
         } else {
             "add GPU nodes (limit of the node pool, quota, capacity of the zone), or lower maxReplicas to what there is".to_owned()
         };
-        let finding = Finding::new("InferencePool", path(pool), what).evidence(format!("{}: {}{more}", pod.meta().path(), condition.told()));
+        let finding =
+            Finding::new("InferencePool", path(pool), what).evidence(format!("{}: {}{more}", pod.meta().path(), condition.told()));
         found.push(finding.remedy(remedy).pool(path(pool)));
     }
     found
@@ -76,8 +80,18 @@ fn saturated(facts: &Facts) -> Vec<Finding> {
             }
             // One that is not known may have room.
             let page = full?;
-            let number = |value: Option<f64>| value.map_or_else(|| "?".to_owned(), |value| format!("{value:.2}").trim_end_matches('0').trim_end_matches('.').to_owned());
-            shown.push(format!("{}: {} waiting, KV cache {}", pod.meta().name(), number(page.waiting), number(page.kv_cache_utilization)));
+            let number = |value: Option<f64>| {
+                value.map_or_else(
+                    || "?".to_owned(),
+                    |value| format!("{value:.2}").trim_end_matches('0').trim_end_matches('.').to_owned(),
+                )
+            };
+            shown.push(format!(
+                "{}: {} waiting, KV cache {}",
+                pod.meta().name(),
+                number(page.waiting),
+                number(page.kv_cache_utilization)
+            ));
         }
         if shown.is_empty() {
             return None;
@@ -85,15 +99,28 @@ fn saturated(facts: &Facts) -> Vec<Finding> {
         let count = shown.len();
         shown.truncate(4);
         let pool_meta = meta(pool.metadata.as_ref());
-        let autoscaled = facts.autoscalers.iter().find(|autoscaler| facts.pool_of_autoscaler(autoscaler).is_some_and(|other| path(other) == path(pool)));
+        let autoscaled = facts
+            .autoscalers
+            .iter()
+            .find(|autoscaler| facts.pool_of_autoscaler(autoscaler).is_some_and(|other| path(other) == path(pool)));
         let remedy = match (autoscaled, facts.workloads_of(pool).first()) {
             (Some(autoscaler), _) => {
                 let own = meta(autoscaler.metadata.as_ref());
-                format!("kubectl -n {} describe hpa {}: it is to grow; raise maxReplicas where it cannot", own.namespace(), own.name())
+                format!(
+                    "kubectl -n {} describe hpa {}: it is to grow; raise maxReplicas where it cannot",
+                    own.namespace(),
+                    own.name()
+                )
             }
             (None, Some((kind, workload))) => {
                 let workload = meta(workload.metadata.as_ref());
-                format!("kubectl -n {} scale {} {} --replicas={}; or an HPA: hpa-examples/in-flight.yaml", pool_meta.namespace(), kind.to_lowercase(), workload.name(), count + 1)
+                format!(
+                    "kubectl -n {} scale {} {} --replicas={}; or an HPA: hpa-examples/in-flight.yaml",
+                    pool_meta.namespace(),
+                    kind.to_lowercase(),
+                    workload.name(),
+                    count + 1
+                )
             }
             (None, None) => "more replicas; or an HPA: hpa-examples/in-flight.yaml".to_owned(),
         };

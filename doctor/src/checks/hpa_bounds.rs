@@ -45,7 +45,10 @@ fn somebody_wakes(facts: &Facts, autoscaler: &Autoscaler) -> bool {
     let keda = own.owner_references.iter().flatten().any(|owner| owner.kind.as_deref().is_none_or(|kind| kind == "ScaledObject"));
     let idle_after = format!("{}idle-after", weir_k8s::ANNOTATION_PREFIX);
     let label = own.labels.as_ref().is_some_and(|labels| labels.contains_key("scaledobject.keda.sh/name"));
-    let named = facts.scaled_objects.iter().any(|scaled| scaled.status.as_ref().and_then(|status| status.hpa_name.as_deref()) == Some(own.name()));
+    let named = facts
+        .scaled_objects
+        .iter()
+        .any(|scaled| scaled.status.as_ref().and_then(|status| status.hpa_name.as_deref()) == Some(own.name()));
     keda || label || named || own.annotation(&idle_after).is_some()
 }
 
@@ -58,15 +61,25 @@ fn at_max(facts: &Facts) -> Vec<Finding> {
         if limited.reason.as_deref() != Some("TooManyReplicas") || status.current_replicas? < max {
             return None;
         }
-        let values: Vec<_> = status.current_metrics.iter().flatten().filter_map(|metric| {
-            let current = metric.source()?.current.as_ref()?;
-            let quantity = current.value.as_ref().or(current.average_value.as_ref())?;
-            Some(format!("{} {}", metric.name()?, weir_hpa::format_milli(quantity.milli()?)))
-        }).collect();
+        let values: Vec<_> = status
+            .current_metrics
+            .iter()
+            .flatten()
+            .filter_map(|metric| {
+                let current = metric.source()?.current.as_ref()?;
+                let quantity = current.value.as_ref().or(current.average_value.as_ref())?;
+                Some(format!("{} {}", metric.name()?, weir_hpa::format_milli(quantity.milli()?)))
+            })
+            .collect();
         let values = if values.is_empty() { String::new() } else { format!("; now {}", values.join(", ")) };
         let finding = Finding::new("HorizontalPodAutoscaler", own.path(), "wants more replicas than it may have")
             .evidence(format!("{max} replicas are maxReplicas, {}{values}", limited.told()))
-            .remedy(format!("kubectl -n {} patch hpa {} --type merge -p '{{\"spec\":{{\"maxReplicas\":{}}}}}', if there are GPUs for it", own.namespace(), own.name(), max * 2));
+            .remedy(format!(
+                "kubectl -n {} patch hpa {} --type merge -p '{{\"spec\":{{\"maxReplicas\":{}}}}}', if there are GPUs for it",
+                own.namespace(),
+                own.name(),
+                max * 2
+            ));
         Some(match facts.pool_of_autoscaler(autoscaler) {
             Some(pool) => finding.pool(path(pool)),
             None => finding,
@@ -108,7 +121,9 @@ fn minor(version: &str) -> Option<u32> {
 }
 
 fn min_zero(facts: &Facts) -> Vec<Finding> {
-    let Some(version) = facts.kubernetes.as_deref().filter(|version| minor(version).is_some_and(|minor| minor < 37)) else { return Vec::new() };
+    let Some(version) = facts.kubernetes.as_deref().filter(|version| minor(version).is_some_and(|minor| minor < 37)) else {
+        return Vec::new();
+    };
     let found = facts.autoscalers.iter().filter_map(|autoscaler| {
         let own = meta(autoscaler.metadata.as_ref());
         if autoscaler.spec.as_ref()?.min_replicas != Some(0) || somebody_wakes(facts, autoscaler) {

@@ -44,14 +44,23 @@ pub(crate) static SELECTS_NO_POOL: Check = Check {
 pub(super) fn failing(autoscaler: &Autoscaler) -> Option<&Condition> {
     let conditions = autoscaler.status.as_ref()?.conditions.as_ref()?;
     conditions.iter().find(|condition| {
-        condition.is("ScalingActive", "False") && condition.reason.as_deref().is_some_and(|reason| reason.starts_with("FailedGet") || reason.starts_with("InvalidMetric"))
+        condition.is("ScalingActive", "False")
+            && condition
+                .reason
+                .as_deref()
+                .is_some_and(|reason| reason.starts_with("FailedGet") || reason.starts_with("InvalidMetric"))
     })
 }
 
 /// A pool's metric whose name is none: the name, and the one that is probably meant.
 fn wrong_name(metric: &Metric) -> Option<(&str, Option<&'static str>)> {
     let name = metric.name()?;
-    if !name.starts_with("inference_pool_") || catalog::find(name).is_some() || name == catalog::ENDPOINTS.0 || name == catalog::PER_POD_QUEUE_SIZE.0 || name == "inference_pool_required_replicas" {
+    if !name.starts_with("inference_pool_")
+        || catalog::find(name).is_some()
+        || name == catalog::ENDPOINTS.0
+        || name == catalog::PER_POD_QUEUE_SIZE.0
+        || name == "inference_pool_required_replicas"
+    {
         return None;
     }
     let scored = catalog::FAMILIES.iter().map(|family| (strsim::normalized_damerau_levenshtein(family.name, name), family.name));
@@ -114,12 +123,16 @@ fn misspelt(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for autoscaler in facts.autoscalers.iter() {
         for (name, near) in metrics(autoscaler).filter_map(wrong_name) {
-            let finding = Finding::new("HorizontalPodAutoscaler", meta(autoscaler.metadata.as_ref()).path(), "asks for a metric that does not exist and holds its replicas")
-                .evidence(format!("metric.name is {name}"))
-                .remedy(match near {
-                    Some(near) => format!("metric.name: {near}"),
-                    None => "metric.name: one of docs/metrics.md, such as inference_pool_total_inflight_requests".to_owned(),
-                });
+            let finding = Finding::new(
+                "HorizontalPodAutoscaler",
+                meta(autoscaler.metadata.as_ref()).path(),
+                "asks for a metric that does not exist and holds its replicas",
+            )
+            .evidence(format!("metric.name is {name}"))
+            .remedy(match near {
+                Some(near) => format!("metric.name: {near}"),
+                None => "metric.name: one of docs/metrics.md, such as inference_pool_total_inflight_requests".to_owned(),
+            });
             found.push(of_pool(facts, autoscaler, finding));
         }
     }
@@ -134,11 +147,15 @@ fn selects_no_pool(facts: &Facts) -> Vec<Finding> {
             let Some(label) = missing_pool(facts, own, metric) else { continue };
             let candidates = || facts.every_pool().map(|pool| meta(pool.metadata.as_ref()));
             let here = candidates().filter(|meta| meta.namespace() == own.namespace());
-            let scaled = autoscaler.spec.as_ref().and_then(|spec| facts.target(own.namespace(), spec.scale_target_ref.as_ref()?)?.pod_labels());
+            let scaled = autoscaler
+                .spec
+                .as_ref()
+                .and_then(|spec| facts.target(own.namespace(), spec.scale_target_ref.as_ref()?)?.pod_labels());
             let of_target = scaled.and_then(|labels| {
                 facts.every_pool().find(|pool| {
                     let wanted = pool.spec.as_ref().and_then(|spec| spec.selector.as_ref()?.labels());
-                    meta(pool.metadata.as_ref()).namespace() == own.namespace() && wanted.is_some_and(|wanted| crate::look::has_all(labels, &wanted))
+                    meta(pool.metadata.as_ref()).namespace() == own.namespace()
+                        && wanted.is_some_and(|wanted| crate::look::has_all(labels, &wanted))
                 })
             });
             let near = of_target.map(|pool| meta(pool.metadata.as_ref()).name()).or_else(|| {
@@ -146,17 +163,27 @@ fn selects_no_pool(facts: &Facts) -> Vec<Finding> {
             });
             let elsewhere = candidates().find(|meta| meta.name() == label);
             let (evidence, remedy) = match (near, elsewhere) {
-                (Some(near), _) => (format!("there is no pool {}/{label}, but there is {near}", own.namespace()), format!("metric.selector.matchLabels.name: {near}")),
+                (Some(near), _) => (
+                    format!("there is no pool {}/{label}, but there is {near}", own.namespace()),
+                    format!("metric.selector.matchLabels.name: {near}"),
+                ),
                 (None, Some(elsewhere)) => (
                     format!("there is no pool {}/{label}, but there is {}", own.namespace(), elsewhere.path()),
                     format!("metadata.namespace: {} (an HPA asks in its own namespace)", elsewhere.namespace()),
                 ),
                 (None, None) => (
-                    format!("there is no pool {}/{label} (selector keys that name a pool: {})", own.namespace(), POOL_KEYS.join(", ")),
+                    format!(
+                        "there is no pool {}/{label} (selector keys that name a pool: {})",
+                        own.namespace(),
+                        POOL_KEYS.join(", ")
+                    ),
                     format!("kubectl -n {} get inferencepools; then metric.selector.matchLabels.name", own.namespace()),
                 ),
             };
-            let finding = Finding::new("HorizontalPodAutoscaler", own.path(), "asks for a pool that does not exist and holds its replicas").evidence(evidence).remedy(remedy);
+            let finding =
+                Finding::new("HorizontalPodAutoscaler", own.path(), "asks for a pool that does not exist and holds its replicas")
+                    .evidence(evidence)
+                    .remedy(remedy);
             found.push(of_pool(facts, autoscaler, finding));
         }
     }

@@ -83,11 +83,18 @@ fn mean_average_value(facts: &Facts) -> Vec<Finding> {
     each_metric(facts, |autoscaler, metric, family| {
         let quantity = target(metric, "AverageValue").filter(|_| family.kind == Kind::Mean)?;
         let limit = match (family.unit, quantity.number()) {
-            (Unit::Ratio, Some(target)) if target > 0.0 => format!(": at most ⌈1 ÷ {target}⌉ = {} replicas, whatever the load", (1.0 / target).ceil()),
+            (Unit::Ratio, Some(target)) if target > 0.0 => {
+                format!(": at most ⌈1 ÷ {target}⌉ = {} replicas, whatever the load", (1.0 / target).ceil())
+            }
             _ => String::new(),
         };
-        let finding = Finding::new("HorizontalPodAutoscaler", meta(autoscaler.metadata.as_ref()).path(), "divides a mean by the replicas once more");
-        let finding = finding.evidence(format!("{} is a mean, with target AverageValue {}{limit}", family.name, milli_shown(quantity)));
+        let finding = Finding::new(
+            "HorizontalPodAutoscaler",
+            meta(autoscaler.metadata.as_ref()).path(),
+            "divides a mean by the replicas once more",
+        );
+        let finding =
+            finding.evidence(format!("{} is a mean, with target AverageValue {}{limit}", family.name, milli_shown(quantity)));
         Some(finding.remedy(format!("target: {{type: Value, value: \"{}\"}}", milli_shown(quantity))))
     })
 }
@@ -95,7 +102,11 @@ fn mean_average_value(facts: &Facts) -> Vec<Finding> {
 fn total_value(facts: &Facts) -> Vec<Finding> {
     each_metric(facts, |autoscaler, metric, family| {
         let quantity = target(metric, "Value").filter(|_| family.kind == Kind::Total)?;
-        let finding = Finding::new("HorizontalPodAutoscaler", meta(autoscaler.metadata.as_ref()).path(), "multiplies a total by the replicas");
+        let finding = Finding::new(
+            "HorizontalPodAutoscaler",
+            meta(autoscaler.metadata.as_ref()).path(),
+            "multiplies a total by the replicas",
+        );
         let finding = finding.evidence(format!("{} is a total, with target Value {}", family.name, milli_shown(quantity)));
         Some(finding.remedy("target: {type: AverageValue, averageValue: …}: how much of it one replica is to carry"))
     })
@@ -129,9 +140,16 @@ fn unreachable(facts: &Facts) -> Vec<Finding> {
         if needed <= limit {
             return None;
         }
-        let finding = Finding::new("HorizontalPodAutoscaler", meta(autoscaler.metadata.as_ref()).path(), "its target is never crossed: the pool never grows");
-        let finding = finding.evidence(format!("{} must rise above {needed:.2} (target {wanted}, tolerance {tolerance}), and {why}", family.name));
+        let finding = Finding::new(
+            "HorizontalPodAutoscaler",
+            meta(autoscaler.metadata.as_ref()).path(),
+            "its target is never crossed: the pool never grows",
+        );
+        let finding = finding
+            .evidence(format!("{} must rise above {needed:.2} (target {wanted}, tolerance {tolerance}), and {why}", family.name));
         let lower = weir_hpa::milli(limit * 0.75).map_or_else(|| "?".to_owned(), weir_hpa::format_milli);
-        Some(finding.remedy(format!("target.value: \"{lower}\", or inference_pool_total_inflight_requests, which counts held requests, with AverageValue")))
+        Some(finding.remedy(format!(
+            "target.value: \"{lower}\", or inference_pool_total_inflight_requests, which counts held requests, with AverageValue"
+        )))
     })
 }

@@ -56,9 +56,16 @@ fn flaps(facts: &Facts) -> Vec<Finding> {
             return None;
         }
         let said = if window.is_some() { "" } else { " (the default)" };
-        let finding = Finding::new("HorizontalPodAutoscaler", meta(autoscaler.metadata.as_ref()).path(), "takes replicas away faster than they come back")
-            .evidence(format!("scaleDown.stabilizationWindowSeconds is {seconds}{said}; a server of the pool takes at least {} to start", shown(start)))
-            .remedy(format!("behavior.scaleDown.stabilizationWindowSeconds: {}", (start.as_secs() * 2).clamp(600, 3600)));
+        let finding = Finding::new(
+            "HorizontalPodAutoscaler",
+            meta(autoscaler.metadata.as_ref()).path(),
+            "takes replicas away faster than they come back",
+        )
+        .evidence(format!(
+            "scaleDown.stabilizationWindowSeconds is {seconds}{said}; a server of the pool takes at least {} to start",
+            shown(start)
+        ))
+        .remedy(format!("behavior.scaleDown.stabilizationWindowSeconds: {}", (start.as_secs() * 2).clamp(600, 3600)));
         Some(finding.pool(pool))
     });
     found.collect()

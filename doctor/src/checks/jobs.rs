@@ -31,12 +31,15 @@ fn stuck(facts: &Facts) -> Vec<Finding> {
         }
         let remedy = format!("kubectl -n {} logs job/{} --tail=50", own.namespace(), own.name());
         if let Some(failed) = condition(status.conditions.as_ref(), "Failed", "True") {
-            return Some(Finding::new("Job", own.path(), "has failed and is not tried again").evidence(failed.told()).remedy(remedy));
+            return Some(
+                Finding::new("Job", own.path(), "has failed and is not tried again").evidence(failed.told()).remedy(remedy),
+            );
         }
         let ended = status.completion_time.is_some() || condition(status.conditions.as_ref(), "Complete", "True").is_some();
         let runs = facts.ago(status.start_time.as_ref()).filter(|runs| *runs > LONG && !ended && status.active.unwrap_or(0) > 0)?;
         let tries = status.failed.unwrap_or(0);
-        let finding = Finding::new("Job", own.path(), "has not ended").evidence(format!("it runs for {}, {tries} of its pods failed", shown(runs)));
+        let finding = Finding::new("Job", own.path(), "has not ended")
+            .evidence(format!("it runs for {}, {tries} of its pods failed", shown(runs)));
         Some(finding.remedy(remedy))
     });
     found.collect()

@@ -58,7 +58,10 @@ fn judge<'known>(name: &str, known: &BTreeSet<&'known str>) -> Option<(Trouble, 
     if known.contains(name) {
         return None;
     }
-    let without = known.iter().find(|known| name.strip_suffix(**known).is_some_and(|rest| rest.ends_with('/')) || known.strip_suffix(name).is_some_and(|rest| rest.ends_with('/')));
+    let without = known.iter().find(|known| {
+        name.strip_suffix(**known).is_some_and(|rest| rest.ends_with('/'))
+            || known.strip_suffix(name).is_some_and(|rest| rest.ends_with('/'))
+    });
     if let Some(without) = without {
         return Some((Trouble::Prefix, Some(without)));
     }
@@ -75,7 +78,10 @@ fn known<'facts>(facts: &'facts Facts, pool: &Pool) -> Option<BTreeSet<&'facts s
     let mut said = 0;
     for pod in facts.pods_of(pool) {
         let meta = pod.meta();
-        let answers = facts.served_models.iter().filter(|answer| answer.namespace.as_deref() == Some(meta.namespace()) && answer.pod.as_deref() == Some(meta.name()));
+        let answers = facts
+            .served_models
+            .iter()
+            .filter(|answer| answer.namespace.as_deref() == Some(meta.namespace()) && answer.pod.as_deref() == Some(meta.name()));
         let mut answered = false;
         for answer in answers {
             // 401 says nothing about names.
@@ -103,7 +109,12 @@ fn written(facts: &Facts, pool: &Pool) -> Vec<(&'static str, String, &'static st
         let (own, Some(spec)) = (meta(rewrite.metadata.as_ref()), &rewrite.spec) else { continue };
         let its = spec.pool_ref.as_ref().and_then(|reference| reference.name.as_deref()) == Some(pool_meta.name());
         if its && own.namespace() == pool_meta.namespace() {
-            let targets = spec.rules.iter().flatten().flat_map(|rule| rule.targets.iter().flatten()).filter_map(|target| target.model_rewrite.clone());
+            let targets = spec
+                .rules
+                .iter()
+                .flatten()
+                .flat_map(|rule| rule.targets.iter().flatten())
+                .filter_map(|target| target.model_rewrite.clone());
             written.extend(targets.map(|name| ("InferenceModelRewrite", own.path(), "spec.rules[].targets[].modelRewrite", name)));
         }
     }
@@ -120,8 +131,10 @@ fn written(facts: &Facts, pool: &Pool) -> Vec<(&'static str, String, &'static st
         }
     }
     // Where something rewrites names, those that a route matches on are not those that servers see.
-    let rewritten = facts.rewrites.iter().any(|rewrite| meta(rewrite.metadata.as_ref()).namespace() == pool_meta.namespace()) || facts.models.iter().next().is_some();
-    let can_rewrite = facts.rewrites.all_in(pool_meta.namespace()).is_none() || facts.models.all_in(pool_meta.namespace()).is_none();
+    let rewritten = facts.rewrites.iter().any(|rewrite| meta(rewrite.metadata.as_ref()).namespace() == pool_meta.namespace())
+        || facts.models.iter().next().is_some();
+    let can_rewrite =
+        facts.rewrites.all_in(pool_meta.namespace()).is_none() || facts.models.all_in(pool_meta.namespace()).is_none();
     if rewritten || can_rewrite {
         return written;
     }
@@ -129,16 +142,25 @@ fn written(facts: &Facts, pool: &Pool) -> Vec<(&'static str, String, &'static st
         let own = meta(route.metadata.as_ref());
         for rule in route.spec.iter().flat_map(|spec| spec.rules.iter().flatten()) {
             let points_here = rule.backend_refs.iter().flatten().any(|backend| {
-                crate::look::pool_group(backend).is_some() && backend.name.as_deref().is_some_and(|name| pool_meta.is(backend.namespace.as_deref().unwrap_or(own.namespace()), name))
+                crate::look::pool_group(backend).is_some()
+                    && backend
+                        .name
+                        .as_deref()
+                        .is_some_and(|name| pool_meta.is(backend.namespace.as_deref().unwrap_or(own.namespace()), name))
             });
             if !points_here {
                 continue;
             }
             let headers = rule.matches.iter().flatten().flat_map(|one| one.headers.iter().flatten());
             let exact = headers.filter(|header| {
-                header.name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("x-gateway-model-name")) && header.r#type.as_deref().is_none_or(|kind| kind == "Exact")
+                header.name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("x-gateway-model-name"))
+                    && header.r#type.as_deref().is_none_or(|kind| kind == "Exact")
             });
-            written.extend(exact.filter_map(|header| header.value.clone()).map(|name| ("HTTPRoute", own.path(), "spec.rules[].matches[].headers[].value", name)));
+            written.extend(
+                exact
+                    .filter_map(|header| header.value.clone())
+                    .map(|name| ("HTTPRoute", own.path(), "spec.rules[].matches[].headers[].value", name)),
+            );
         }
     }
     written
@@ -161,8 +183,12 @@ fn find(facts: &Facts, wanted: Trouble) -> Vec<Finding> {
                 Some(meant) => format!("{field}: {meant}"),
                 None => format!("{field}: one of the names that the servers know, or --served-model-name {name} at the servers"),
             };
-            let finding = Finding::new(kind, object, format!("names model {name}, which the servers of the pool do not know: requests get 404"))
-                .evidence(format!("/v1/models lists {}", if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }));
+            let finding = Finding::new(
+                kind,
+                object,
+                format!("names model {name}, which the servers of the pool do not know: requests get 404"),
+            )
+            .evidence(format!("/v1/models lists {}", if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }));
             found.push(finding.remedy(remedy).pool(path(pool)));
         }
     }

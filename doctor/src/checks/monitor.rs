@@ -69,7 +69,9 @@ fn concerns_us(facts: &Facts, monitor: &ServiceMonitor) -> bool {
     let own = meta(monitor.metadata.as_ref());
     let named = ["weir", "epp", "inference", "vllm", "sglang", "llm"].iter().any(|word| own.name().contains(word));
     let by_selector = monitor.spec.as_ref().and_then(|spec| spec.selector.as_ref()?.match_labels.as_ref()).is_some_and(ours);
-    named || by_selector || facts.every_pool().any(|pool| meta(pool.metadata.as_ref()).namespace() == own.namespace() && !own.namespace().is_empty())
+    named
+        || by_selector
+        || facts.every_pool().any(|pool| meta(pool.metadata.as_ref()).namespace() == own.namespace() && !own.namespace().is_empty())
 }
 
 /// Services that a monitor selects; none where some may be unknown.
@@ -84,7 +86,11 @@ pub(super) fn selected<'facts>(facts: &'facts Facts, monitor: &ServiceMonitor) -
     let mut selected = Vec::new();
     for service in services {
         let service_meta = meta(service.metadata.as_ref());
-        let in_scope = any || names.map_or_else(|| service_meta.namespace() == own.namespace(), |names| names.iter().any(|name| name == service_meta.namespace()));
+        let in_scope = any
+            || names.map_or_else(
+                || service_meta.namespace() == own.namespace(),
+                |names| names.iter().any(|name| name == service_meta.namespace()),
+            );
         if in_scope && selector.matches(service_meta.labels.as_ref()?)? {
             selected.push(service);
         }
@@ -100,9 +106,11 @@ fn selects_nothing(facts: &Facts) -> Vec<Finding> {
             return None;
         }
         let selector = monitor.spec.as_ref()?.selector.as_ref()?;
-        let elsewhere = facts.services.iter().map(|service| meta(service.metadata.as_ref())).find(|service| {
-            service.labels.as_ref().is_some_and(|labels| selector.matches(labels) == Some(true))
-        });
+        let elsewhere = facts
+            .services
+            .iter()
+            .map(|service| meta(service.metadata.as_ref()))
+            .find(|service| service.labels.as_ref().is_some_and(|labels| selector.matches(labels) == Some(true)));
         let (evidence, remedy) = match elsewhere {
             Some(service) => (
                 format!("its selector fits Service {}, but it looks in other namespaces", service.path()),
@@ -110,10 +118,17 @@ fn selects_nothing(facts: &Facts) -> Vec<Finding> {
             ),
             None => (
                 format!("no Service in its namespaces has {}", selector.shown()),
-                format!("kubectl -n {} get services --show-labels; then spec.selector.matchLabels: labels of the Service", own.namespace()),
+                format!(
+                    "kubectl -n {} get services --show-labels; then spec.selector.matchLabels: labels of the Service",
+                    own.namespace()
+                ),
             ),
         };
-        Some(Finding::new("ServiceMonitor", own.path(), "selects no Service: Prometheus reads nothing").evidence(evidence).remedy(remedy))
+        Some(
+            Finding::new("ServiceMonitor", own.path(), "selects no Service: Prometheus reads nothing")
+                .evidence(evidence)
+                .remedy(remedy),
+        )
     });
     found.collect()
 }
@@ -124,18 +139,26 @@ fn port_name(facts: &Facts) -> Vec<Finding> {
         let Some(services) = selected(facts, monitor).filter(|services| !services.is_empty()) else { continue };
         let Some(names) = services
             .iter()
-            .map(|service| service.spec.as_ref()?.ports.as_ref()?.iter().map(|port| port.name.as_deref()).collect::<Option<Vec<_>>>())
+            .map(|service| {
+                service.spec.as_ref()?.ports.as_ref()?.iter().map(|port| port.name.as_deref()).collect::<Option<Vec<_>>>()
+            })
             .collect::<Option<Vec<_>>>()
         else {
             continue;
         };
-        for port in monitor.spec.iter().flat_map(|spec| spec.endpoints.iter().flatten()).filter_map(|endpoint| endpoint.port.as_deref()) {
+        for port in
+            monitor.spec.iter().flat_map(|spec| spec.endpoints.iter().flatten()).filter_map(|endpoint| endpoint.port.as_deref())
+        {
             if names.iter().any(|names| names.contains(&port)) {
                 continue;
             }
             let there: Vec<_> = names.iter().flatten().copied().collect();
-            let finding = Finding::new("ServiceMonitor", meta(monitor.metadata.as_ref()).path(), format!("names port {port}, which its Service has not"))
-                .evidence(format!("Service {} has ports {}", meta(services[0].metadata.as_ref()).path(), there.join(", ")));
+            let finding = Finding::new(
+                "ServiceMonitor",
+                meta(monitor.metadata.as_ref()).path(),
+                format!("names port {port}, which its Service has not"),
+            )
+            .evidence(format!("Service {} has ports {}", meta(services[0].metadata.as_ref()).path(), there.join(", ")));
             let right = there.iter().find(|name| name.contains("metrics")).or(there.first());
             found.push(finding.remedy(format!("spec.endpoints[].port: {}", right.unwrap_or(&"the port's name"))));
         }
@@ -157,8 +180,11 @@ fn not_taken(facts: &Facts) -> Vec<Finding> {
             wanted = Some((meta(prometheus.metadata.as_ref()), selector));
         }
         let (prometheus, selector) = wanted?;
-        let finding = Finding::new("ServiceMonitor", own.path(), "no Prometheus takes it")
-            .evidence(format!("Prometheus {} takes monitors with {}", prometheus.path(), selector.shown()));
+        let finding = Finding::new("ServiceMonitor", own.path(), "no Prometheus takes it").evidence(format!(
+            "Prometheus {} takes monitors with {}",
+            prometheus.path(),
+            selector.shown()
+        ));
         Some(finding.remedy(format!("kubectl -n {} label servicemonitor {} {}", own.namespace(), own.name(), selector.shown())))
     });
     found.collect()
@@ -174,12 +200,21 @@ fn token_missing(facts: &Facts) -> Vec<Finding> {
         };
         for name in monitor.spec.iter().flat_map(|spec| spec.endpoints.iter().flatten()).filter_map(secret_of) {
             let absent = facts.secrets.iter().any(|secret| {
-                secret.namespace.as_deref() == Some(own.namespace()) && secret.name.as_deref() == Some(&name) && secret.present == Some(false)
+                secret.namespace.as_deref() == Some(own.namespace())
+                    && secret.name.as_deref() == Some(&name)
+                    && secret.present == Some(false)
             });
             if absent {
-                let finding = Finding::new("ServiceMonitor", own.path(), "its token is in a Secret that does not exist: the page answers 401")
-                    .evidence(format!("there is no Secret {}/{name}", own.namespace()));
-                found.push(finding.remedy(format!("kubectl -n {} get secrets; the token's Secret must be in the monitor's namespace", own.namespace())));
+                let finding = Finding::new(
+                    "ServiceMonitor",
+                    own.path(),
+                    "its token is in a Secret that does not exist: the page answers 401",
+                )
+                .evidence(format!("there is no Secret {}/{name}", own.namespace()));
+                found.push(finding.remedy(format!(
+                    "kubectl -n {} get secrets; the token's Secret must be in the monitor's namespace",
+                    own.namespace()
+                )));
             }
         }
     }
@@ -199,14 +234,16 @@ fn pod_monitoring(facts: &Facts) -> Vec<Finding> {
         let selected: Vec<_> = facts.selected_pods(own.namespace(), labels);
         if selected.is_empty() {
             let at_zero = facts.workloads().any(|(_, workload)| {
-                workload.spec.as_ref().and_then(|spec| spec.replicas) == Some(0) && workload.pod_labels().is_some_and(|own| has_all(own, labels))
+                workload.spec.as_ref().and_then(|spec| spec.replicas) == Some(0)
+                    && workload.pod_labels().is_some_and(|own| has_all(own, labels))
             });
             let finding = Finding::new("PodMonitoring", own.path(), "selects no pod: nothing is read")
                 .evidence(format!("no pod of namespace {} has {}", own.namespace(), selector.shown()))
                 .remedy(format!("kubectl -n {} get pods --show-labels; then spec.selector.matchLabels", own.namespace()));
             return (!at_zero && selector.match_expressions.is_none()).then_some(finding);
         }
-        let ports: Vec<_> = selected.iter().flat_map(|pod| pod.containers()).flat_map(|container| container.ports.iter().flatten()).collect();
+        let ports: Vec<_> =
+            selected.iter().flat_map(|pod| pod.containers()).flat_map(|container| container.ports.iter().flatten()).collect();
         let named = monitoring.spec.as_ref()?.endpoints.iter().flatten().find_map(|endpoint| match endpoint.port.as_ref()? {
             IntOrName::Name(name) if !ports.iter().any(|port| port.name.as_ref().is_none_or(|own| own == name)) => Some(name),
             _ => None,

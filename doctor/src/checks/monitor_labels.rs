@@ -50,7 +50,9 @@ fn swallowed(facts: &Facts) -> Vec<Finding> {
 fn dcgm_missing(facts: &Facts) -> Vec<Finding> {
     let (Some(nodes), Some(pods)) = (facts.nodes.all(), facts.pods.all()) else { return Vec::new() };
     let gpus: Vec<_> = nodes.iter().filter(|node| super::nodes::gpus(node) > 0).collect();
-    let runs = pods.iter().any(|pod| pod.containers().any(|container| container.image.as_deref().is_none_or(|image| image.contains("dcgm"))));
+    let runs = pods
+        .iter()
+        .any(|pod| pod.containers().any(|container| container.image.as_deref().is_none_or(|image| image.contains("dcgm"))));
     // Where containers of a pod are not known, one of them may be it.
     let unknown = pods.iter().any(|pod| pod.containers().next().is_none());
     if gpus.is_empty() || runs || unknown {

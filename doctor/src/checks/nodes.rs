@@ -31,7 +31,10 @@ fn holds(facts: &Facts, pod: &Pod) -> Option<(String, String)> {
     }
     let says = |key: &str, value: &str| meta.annotation(key) == Some(value);
     if says("cluster-autoscaler.kubernetes.io/safe-to-evict", "false") || says("karpenter.sh/do-not-disrupt", "true") {
-        return Some(("its annotation forbids eviction".to_owned(), "take the annotation safe-to-evict: \"false\" (or do-not-disrupt) off the pod template".to_owned()));
+        return Some((
+            "its annotation forbids eviction".to_owned(),
+            "take the annotation safe-to-evict: \"false\" (or do-not-disrupt) off the pod template".to_owned(),
+        ));
     }
     let budgets = facts.disruption_budgets.iter().find(|budget| {
         let own = crate::look::meta(budget.metadata.as_ref());
@@ -42,11 +45,17 @@ fn holds(facts: &Facts, pod: &Pod) -> Option<(String, String)> {
     });
     if let Some(budget) = budgets {
         let own = crate::look::meta(budget.metadata.as_ref());
-        return Some((format!("PodDisruptionBudget {} allows no disruption", own.path()), format!("kubectl -n {} edit pdb {}: maxUnavailable: 1, or one replica more", own.namespace(), own.name())));
+        return Some((
+            format!("PodDisruptionBudget {} allows no disruption", own.path()),
+            format!("kubectl -n {} edit pdb {}: maxUnavailable: 1, or one replica more", own.namespace(), own.name()),
+        ));
     }
     // The API tells an empty list by leaving it out; what is recorded says so.
     if meta.owner_references.as_ref().is_some_and(Vec::is_empty) {
-        return Some(("nobody would make it anew (it has no controller)".to_owned(), format!("kubectl -n {} delete pod {}", meta.namespace(), meta.name())));
+        return Some((
+            "nobody would make it anew (it has no controller)".to_owned(),
+            format!("kubectl -n {} delete pod {}", meta.namespace(), meta.name()),
+        ));
     }
     None
 }
@@ -56,12 +65,17 @@ fn cannot_drain(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for node in facts.nodes.iter().filter(|node| gpus(node) > 0) {
         let name = meta(node.metadata.as_ref()).name();
-        let here: Vec<_> = pods.iter().filter(|pod| pod.counts() && pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(name)).collect();
+        let here: Vec<_> = pods
+            .iter()
+            .filter(|pod| pod.counts() && pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(name))
+            .collect();
         // One whose node or requests are not known may use them.
         let unknown = pods.iter().any(|pod| {
             pod.counts()
                 && pod.phase() != Some("Pending")
-                && (pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) || pod.containers().next().is_none() || pod.containers().any(|container| container.resources.is_none()))
+                && (pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none())
+                    || pod.containers().next().is_none()
+                    || pod.containers().any(|container| container.resources.is_none()))
         });
         if unknown || here.iter().any(|pod| pod.requests("nvidia.com/gpu")) {
             continue;

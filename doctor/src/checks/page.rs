@@ -96,17 +96,34 @@ fn find(facts: &Facts, wanted: Trouble) -> Vec<Finding> {
                 }
                 let said = match (page.status, page.failure.as_deref()) {
                     (Some(status), _) => format!("GET {} answers {status}", page.place()),
-                    (None, failure) => format!("GET {}: {}", page.place(), page.message.as_deref().or(failure).unwrap_or("no answer")),
+                    (None, failure) => {
+                        format!("GET {}: {}", page.place(), page.message.as_deref().or(failure).unwrap_or("no answer"))
+                    }
                 };
                 let (what, remedy) = match wanted {
                     Trouble::Unreachable => (
                         "its metrics page cannot be reached",
-                        format!("metadata.annotations on the pool: {prefix}metrics-port, {prefix}metrics-path; or mend the server", prefix = weir_k8s::ANNOTATION_PREFIX),
+                        format!(
+                            "metadata.annotations on the pool: {prefix}metrics-port, {prefix}metrics-path; or mend the server",
+                            prefix = weir_k8s::ANNOTATION_PREFIX
+                        ),
                     ),
-                    Trouble::Unauthorized => ("its metrics page wants a token", "give the scraper the server's token, or leave /metrics open to it".to_owned()),
-                    Trouble::Forbidden => ("its metrics page refuses the asker", "allow the scraper's identity to GET the page (policy of the mesh, or a role)".to_owned()),
-                    Trouble::Absent => ("has no metrics page there", "start the server with metrics on (SGLang: --enable-metrics), or name the path: --metrics-path".to_owned()),
-                    Trouble::Empty => ("its metrics page is empty, which is not zero", "kubectl logs the server: metrics off, or a wrong PROMETHEUS_MULTIPROC_DIR".to_owned()),
+                    Trouble::Unauthorized => (
+                        "its metrics page wants a token",
+                        "give the scraper the server's token, or leave /metrics open to it".to_owned(),
+                    ),
+                    Trouble::Forbidden => (
+                        "its metrics page refuses the asker",
+                        "allow the scraper's identity to GET the page (policy of the mesh, or a role)".to_owned(),
+                    ),
+                    Trouble::Absent => (
+                        "has no metrics page there",
+                        "start the server with metrics on (SGLang: --enable-metrics), or name the path: --metrics-path".to_owned(),
+                    ),
+                    Trouble::Empty => (
+                        "its metrics page is empty, which is not zero",
+                        "kubectl logs the server: metrics off, or a wrong PROMETHEUS_MULTIPROC_DIR".to_owned(),
+                    ),
                 };
                 found.push(Finding::new("Pod", pod.meta().path(), what).evidence(said).remedy(remedy).pool(path(pool)));
             }

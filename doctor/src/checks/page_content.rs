@@ -73,8 +73,12 @@ fn engine_unknown(facts: &Facts) -> Vec<Finding> {
         if page.samples == Some(0) {
             return None;
         }
-        let finding = Finding::new("Pod", pod.meta().path(), "its metrics page is of no known engine").evidence(format!("{}: {reason}", page.place()));
-        Some(finding.remedy(format!("weir read http://POD{}: names what is on it; then set the engine, or the right port", page.path.as_deref().unwrap_or("/metrics"))))
+        let finding = Finding::new("Pod", pod.meta().path(), "its metrics page is of no known engine")
+            .evidence(format!("{}: {reason}", page.place()));
+        Some(finding.remedy(format!(
+            "weir read http://POD{}: names what is on it; then set the engine, or the right port",
+            page.path.as_deref().unwrap_or("/metrics")
+        )))
     })
 }
 
@@ -82,7 +86,8 @@ fn family_missing(facts: &Facts) -> Vec<Finding> {
     each_page(facts, |_, pod, page| {
         let engine = page.engine.as_deref()?;
         // A signal that the page has shown to be there is told by all; where none is, nothing was recorded of them.
-        let signals = [("waiting requests", page.waiting), ("running requests", page.running), ("KV cache use", page.kv_cache_utilization)];
+        let signals =
+            [("waiting requests", page.waiting), ("running requests", page.running), ("KV cache use", page.kv_cache_utilization)];
         let missing: Vec<_> = signals.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
         // Engines that never have KV cache use on their page.
         let never = matches!(engine, "tgi" | "llamacpp" | "llama.cpp" | "triton") && missing == ["KV cache use"];
@@ -90,7 +95,8 @@ fn family_missing(facts: &Facts) -> Vec<Finding> {
         if missing.is_empty() || never || page.samples.is_none() || page.unreadable.as_deref() != Some(&told_missing(&missing)) {
             return None;
         }
-        let finding = Finding::new("Pod", pod.meta().path(), format!("its page does not say: {}", missing.join(", "))).evidence(format!("{} is a page of {engine}", page.place()));
+        let finding = Finding::new("Pod", pod.meta().path(), format!("its page does not say: {}", missing.join(", ")))
+            .evidence(format!("{} is a page of {engine}", page.place()));
         Some(finding.remedy("docs/engines.md lists each engine's families: start the server with metrics on, or update it"))
     })
 }
@@ -103,7 +109,8 @@ pub(crate) fn told_missing(missing: &[&str]) -> String {
 fn stale(facts: &Facts) -> Vec<Finding> {
     each_page(facts, |_, pod, page| {
         let age = page.sample_age_seconds.filter(|age| *age > PAST)?;
-        let finding = Finding::new("Pod", pod.meta().path(), "its metrics page tells of the past").evidence(format!("the newest sample of {} is {age:.0} s old", page.place()));
+        let finding = Finding::new("Pod", pod.meta().path(), "its metrics page tells of the past")
+            .evidence(format!("the newest sample of {} is {age:.0} s old", page.place()));
         Some(finding.remedy("scrape the server itself, not a proxy, gateway or federation in between"))
     })
 }

@@ -55,11 +55,19 @@ fn service_missing(facts: &Facts) -> Vec<Finding> {
         let pool_meta = meta(pool.metadata.as_ref());
         let name = pool.picker()?.name.as_deref()?;
         let evidence = match facts.picker_service(pool) {
-            Some(service) if service.spec.as_ref()?.r#type.as_deref() == Some("ExternalName") => format!("Service {name} is of type ExternalName"),
+            Some(service) if service.spec.as_ref()?.r#type.as_deref() == Some("ExternalName") => {
+                format!("Service {name} is of type ExternalName")
+            }
             Some(_) => return None,
             None => {
                 let services = facts.services.all_in(pool_meta.namespace())?;
-                let names = || services.iter().map(|service| meta(service.metadata.as_ref())).filter(|meta| meta.namespace() == pool_meta.namespace()).map(Meta::name);
+                let names = || {
+                    services
+                        .iter()
+                        .map(|service| meta(service.metadata.as_ref()))
+                        .filter(|meta| meta.namespace() == pool_meta.namespace())
+                        .map(Meta::name)
+                };
                 let near = names().find(|other| strsim::normalized_damerau_levenshtein(other, name) > 0.6);
                 let near = near.map_or_else(String::new, |near| format!("; there is {near}"));
                 format!("there is no Service {}/{name}{near}", pool_meta.namespace())
@@ -67,7 +75,10 @@ fn service_missing(facts: &Facts) -> Vec<Finding> {
         };
         let finding = Finding::new("InferencePool", pool_meta.path(), "names a picker that no gateway can reach: requests get 500")
             .evidence(evidence)
-            .remedy(format!("kubectl -n {} get services; then spec.endpointPickerRef.name: the picker's Service", pool_meta.namespace()));
+            .remedy(format!(
+                "kubectl -n {} get services; then spec.endpointPickerRef.name: the picker's Service",
+                pool_meta.namespace()
+            ));
         Some(finding.pool(pool_meta.path()))
     });
     found.collect()
@@ -78,18 +89,29 @@ fn service_port(facts: &Facts) -> Vec<Finding> {
         let picker = pool.picker()?;
         let spec = facts.picker_service(pool)?.spec.as_ref()?;
         // v1 demands a number; where it is missing it is not known.
-        if picker.port.as_ref().is_some_and(|port| port.number.is_none()) || (picker.port.is_none() && pool.spec.as_ref()?.extension_ref.is_none()) {
+        if picker.port.as_ref().is_some_and(|port| port.number.is_none())
+            || (picker.port.is_none() && pool.spec.as_ref()?.extension_ref.is_none())
+        {
             return None;
         }
         let ports: Vec<i64> = spec.ports.as_ref()?.iter().map(|port| port.port).collect::<Option<_>>()?;
         if ports.contains(&picker.port()) {
             return None;
         }
-        let right = spec.ports.iter().flatten().find(|port| speaks_grpc(port)).or(spec.ports.as_ref()?.first()).and_then(|port| port.port);
+        let right =
+            spec.ports.iter().flatten().find(|port| speaks_grpc(port)).or(spec.ports.as_ref()?.first()).and_then(|port| port.port);
         let shown: Vec<_> = ports.iter().map(i64::to_string).collect();
         let finding = Finding::new("InferencePool", path(pool), "names a port that its picker's Service has not")
-            .evidence(format!("endpointPickerRef says port {}, Service {} has {}", picker.port(), picker.name.as_deref()?, shown.join(", ")))
-            .remedy(format!("spec.endpointPickerRef.port.number: {}", right.map_or_else(|| "…".to_owned(), |port| port.to_string())));
+            .evidence(format!(
+                "endpointPickerRef says port {}, Service {} has {}",
+                picker.port(),
+                picker.name.as_deref()?,
+                shown.join(", ")
+            ))
+            .remedy(format!(
+                "spec.endpointPickerRef.port.number: {}",
+                right.map_or_else(|| "…".to_owned(), |port| port.to_string())
+            ));
         Some(finding.pool(path(pool)))
     });
     found.collect()
@@ -97,7 +119,8 @@ fn service_port(facts: &Facts) -> Vec<Finding> {
 
 fn speaks_grpc(port: &ServicePort) -> bool {
     let named = port.name.as_deref().is_some_and(|name| name.starts_with("grpc") || name.starts_with("http2"));
-    let said = port.app_protocol.as_deref().is_some_and(|protocol| matches!(protocol, "grpc" | "http2" | "kubernetes.io/h2c" | "HTTP2"));
+    let said =
+        port.app_protocol.as_deref().is_some_and(|protocol| matches!(protocol, "grpc" | "http2" | "kubernetes.io/h2c" | "HTTP2"));
     named || said || matches!(port.target_port, Some(IntOrName::Number(9002)))
 }
 
@@ -123,9 +146,13 @@ fn port_name(facts: &Facts) -> Vec<Finding> {
         if good {
             return None;
         }
-        let finding = Finding::new("Service", meta(service.metadata.as_ref()).path(), "Istio does not take its port for gRPC: the call of the picker breaks")
-            .evidence(format!("the port's name is {name}, and it has no appProtocol"))
-            .remedy(format!("spec.ports[].name: grpc-{}", name.trim_start_matches("tcp-")));
+        let finding = Finding::new(
+            "Service",
+            meta(service.metadata.as_ref()).path(),
+            "Istio does not take its port for gRPC: the call of the picker breaks",
+        )
+        .evidence(format!("the port's name is {name}, and it has no appProtocol"))
+        .remedy(format!("spec.ports[].name: grpc-{}", name.trim_start_matches("tcp-")));
         Some(finding.pool(path(pool)))
     });
     found.collect()

@@ -42,7 +42,11 @@ fn unreadable(facts: &Facts) -> Vec<Finding> {
     each_config(facts, |config| {
         let reason = config.unreadable.as_deref()?;
         let what = "cannot be read: the picker will not start with it";
-        Some((what.to_owned(), reason.to_owned(), "mend the YAML; `weir epp --config-file FILE` says what is wrong with it".to_owned()))
+        Some((
+            what.to_owned(),
+            reason.to_owned(),
+            "mend the YAML; `weir epp --config-file FILE` says what is wrong with it".to_owned(),
+        ))
     })
 }
 
@@ -59,7 +63,9 @@ fn of_profile(config: &PickerConfig, profile: &Profile) -> Option<(String, Strin
     // A plugin without a name is called by its type.
     let kind = |reference: &str| {
         let by_name = declared.iter().find(|plugin| plugin.name.as_deref() == Some(reference));
-        by_name.or_else(|| declared.iter().find(|plugin| plugin.name.is_none() && plugin.r#type.as_deref() == Some(reference))).map(|plugin| plugin.r#type.as_deref())
+        by_name
+            .or_else(|| declared.iter().find(|plugin| plugin.name.is_none() && plugin.r#type.as_deref() == Some(reference)))
+            .map(|plugin| plugin.r#type.as_deref())
     };
     let name = profile.name.as_deref().unwrap_or("default");
     let plugins = profile.plugins.as_ref()?;

@@ -102,7 +102,10 @@ fn not_ready(facts: &Facts) -> Vec<Finding> {
         let first = pods.first()?;
         let wrong_pool = |pod: &&Pod| names_missing_pool(facts, pod).is_some();
         let explained = |pod: &&Pod| {
-            pod.container_statuses().any(|status| crashes(&status)) || pod.unschedulable().is_some() || wrong_pool(pod) || super::picker_signs::is_forbidden(facts, pod)
+            pod.container_statuses().any(|status| crashes(&status))
+                || pod.unschedulable().is_some()
+                || wrong_pool(pod)
+                || super::picker_signs::is_forbidden(facts, pod)
         };
         if pods.iter().any(|pod| pod.ready() != Some(false)) || pods.iter().any(explained) {
             return None;
@@ -119,11 +122,10 @@ fn crash_loop(facts: &Facts) -> Vec<Finding> {
     let found = pickers(facts).filter_map(|(pool, pod)| {
         let status = pod.container_statuses().find(crashes)?;
         let container = status.name.as_deref().unwrap_or("?");
-        let finding = Finding::new("Pod", pod.meta().path(), "the picker crashes again and again").evidence(end_told(status)).remedy(format!(
-            "kubectl -n {} logs {} -c {container} --previous --tail=50",
-            pod.meta().namespace(),
-            pod.meta().name()
-        ));
+        let finding =
+            Finding::new("Pod", pod.meta().path(), "the picker crashes again and again").evidence(end_told(status)).remedy(
+                format!("kubectl -n {} logs {} -c {container} --previous --tail=50", pod.meta().namespace(), pod.meta().name()),
+            );
         Some(finding.pool(path(pool)))
     });
     found.collect()
@@ -134,12 +136,16 @@ fn fits_no_node(facts: &Facts) -> Vec<Finding> {
         let condition = pod.unschedulable()?;
         let asks: Vec<_> = pod
             .containers()
-            .filter_map(|container| Some(container.resources.as_ref()?.requests.as_ref()?.iter().map(|(key, value)| format!("{key}: {value}"))))
+            .filter_map(|container| {
+                Some(container.resources.as_ref()?.requests.as_ref()?.iter().map(|(key, value)| format!("{key}: {value}")))
+            })
             .flatten()
             .collect();
-        let finding = Finding::new("Pod", pod.meta().path(), "the picker fits on no node")
-            .evidence(condition.told())
-            .remedy(format!("lower resources.requests (now {}), or add a node", if asks.is_empty() { "none".to_owned() } else { asks.join(", ") }));
+        let finding =
+            Finding::new("Pod", pod.meta().path(), "the picker fits on no node").evidence(condition.told()).remedy(format!(
+                "lower resources.requests (now {}), or add a node",
+                if asks.is_empty() { "none".to_owned() } else { asks.join(", ") }
+            ));
         Some(finding.pool(path(pool)))
     });
     found.collect()
@@ -159,14 +165,18 @@ fn pool_name(facts: &Facts) -> Vec<Finding> {
     let found = facts.pods.iter().filter(|pod| pod.counts()).filter_map(|pod| {
         let (namespace, name) = names_missing_pool(facts, pod)?;
         let near = facts.every_pool().map(|pool| meta(pool.metadata.as_ref())).find(|meta| {
-            meta.name() == name || (meta.namespace() == namespace && strsim::normalized_damerau_levenshtein(meta.name(), name) > 0.6)
+            meta.name() == name
+                || (meta.namespace() == namespace && strsim::normalized_damerau_levenshtein(meta.name(), name) > 0.6)
         });
         let (evidence, remedy) = match near {
             Some(near) => (
                 format!("there is no InferencePool {namespace}/{name}, but there is {}", near.path()),
                 format!("args: --pool-name={} --pool-namespace={}", near.name(), near.namespace()),
             ),
-            None => (format!("there is no InferencePool {namespace}/{name}"), "kubectl get inferencepools -A; then --pool-name of one of them".to_owned()),
+            None => (
+                format!("there is no InferencePool {namespace}/{name}"),
+                "kubectl get inferencepools -A; then --pool-name of one of them".to_owned(),
+            ),
         };
         let finding = Finding::new("Pod", pod.meta().path(), "the picker waits for a pool that does not exist");
         Some(finding.evidence(evidence).remedy(remedy).pool(format!("{namespace}/{name}")))
@@ -183,9 +193,13 @@ fn log_level(facts: &Facts) -> Vec<Finding> {
             loud.then(|| format!("--{flag}={level}"))
         });
         let shown = verbosity.or(word)?;
-        let finding = Finding::new("Pod", pod.meta().path(), "the picker logs every request: throughput is lost, and prompts end up in the logs")
-            .evidence(format!("its arguments have {shown}"))
-            .remedy("args: --v=1");
+        let finding = Finding::new(
+            "Pod",
+            pod.meta().path(),
+            "the picker logs every request: throughput is lost, and prompts end up in the logs",
+        )
+        .evidence(format!("its arguments have {shown}"))
+        .remedy("args: --v=1");
         Some(finding.pool(path(pool)))
     });
     found.collect()

@@ -34,7 +34,8 @@ fn signs<'facts>(facts: &'facts Facts, kind: &'static str) -> impl Iterator<Item
 
 /// Whether the log of `pod` says that something is forbidden.
 pub(super) fn is_forbidden(facts: &Facts, pod: &Pod) -> bool {
-    signs(facts, "forbidden").any(|sign| sign.pod.as_deref() == Some(pod.meta().name()) && sign.namespace.as_deref() == Some(pod.meta().namespace()))
+    signs(facts, "forbidden")
+        .any(|sign| sign.pod.as_deref() == Some(pod.meta().name()) && sign.namespace.as_deref() == Some(pod.meta().namespace()))
 }
 
 fn place(sign: &LogSign) -> String {
@@ -83,7 +84,8 @@ fn traces_refused(facts: &Facts) -> Vec<Finding> {
             401 | 403 => "env OTEL_EXPORTER_OTLP_HEADERS: the collector's token, from a Secret",
             _ => "env OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: the whole URL of the collector, mostly …/v1/traces",
         };
-        let finding = Finding::new("Pod", place(sign), "its traces are refused").evidence(format!("its log says that the collector answers {status}"));
+        let finding = Finding::new("Pod", place(sign), "its traces are refused")
+            .evidence(format!("its log says that the collector answers {status}"));
         Some(with_pool(facts, sign, finding.remedy(remedy)))
     });
     found.collect()

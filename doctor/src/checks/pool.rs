@@ -52,9 +52,10 @@ fn crd_missing(facts: &Facts) -> Vec<Finding> {
     if !(facts.pools.not_served() && facts.old_pools.not_served()) {
         return Vec::new();
     }
-    let finding = Finding::new("CustomResourceDefinition", format!("inferencepools.{POOL_GROUP}"), "is not installed: no pool can exist")
-        .evidence(format!("the API server serves neither {POOL_GROUP}/v1 nor {OLD_POOL_GROUP}/v1alpha2"))
-        .remedy("kubectl apply -f the CRDs of the Gateway API Inference Extension (config/crd of its release)");
+    let finding =
+        Finding::new("CustomResourceDefinition", format!("inferencepools.{POOL_GROUP}"), "is not installed: no pool can exist")
+            .evidence(format!("the API server serves neither {POOL_GROUP}/v1 nor {OLD_POOL_GROUP}/v1alpha2"))
+            .remedy("kubectl apply -f the CRDs of the Gateway API Inference Extension (config/crd of its release)");
     vec![finding]
 }
 
@@ -64,9 +65,13 @@ fn crd_old(facts: &Facts) -> Vec<Finding> {
     }
     let new = facts.routes.iter().find(|route| pool_backends(route).any(|(_, group, ..)| group == POOL_GROUP));
     let Some(route) = new else { return Vec::new() };
-    let finding = Finding::new("CustomResourceDefinition", format!("inferencepools.{POOL_GROUP}"), "is not installed, but routes point to such pools")
-        .evidence(format!("HTTPRoute {} has a backend of group {POOL_GROUP}", meta(route.metadata.as_ref()).path()))
-        .remedy(format!("install the CRDs of the Inference Extension v1, or write group: {OLD_POOL_GROUP} in the route's backendRefs"));
+    let finding = Finding::new(
+        "CustomResourceDefinition",
+        format!("inferencepools.{POOL_GROUP}"),
+        "is not installed, but routes point to such pools",
+    )
+    .evidence(format!("HTTPRoute {} has a backend of group {POOL_GROUP}", meta(route.metadata.as_ref()).path()))
+    .remedy(format!("install the CRDs of the Inference Extension v1, or write group: {OLD_POOL_GROUP} in the route's backendRefs"));
     vec![finding]
 }
 
@@ -88,7 +93,8 @@ fn no_pods(facts: &Facts) -> Vec<Finding> {
         let in_the_dark = |workload: &Workload| {
             let here = meta(workload.metadata.as_ref()).namespace() == pool_meta.namespace();
             let makes_them = workload.pod_labels().is_none_or(|labels| has_all(labels, &wanted));
-            here && makes_them && (workload.pod_labels().is_none() || workload.spec.as_ref().is_none_or(|spec| spec.replicas.is_none()))
+            here && makes_them
+                && (workload.pod_labels().is_none() || workload.spec.as_ref().is_none_or(|spec| spec.replicas.is_none()))
         };
         if facts.workloads().any(|(_, workload)| in_the_dark(workload)) {
             return None;
@@ -103,17 +109,29 @@ fn no_pods(facts: &Facts) -> Vec<Finding> {
                 format!("kubectl -n {} describe {} {}", pool_meta.namespace(), kind.to_lowercase(), workload.name())
             }
             None => {
-                let near = here.iter().filter_map(|pod| pod.meta().labels.as_ref().map(|labels| (pod, labels))).find(|(_, labels)| {
-                    wanted.iter().any(|(key, value)| labels.get(key).is_some_and(|own| own != value)) || wanted.values().any(|value| labels.values().any(|own| own == value))
-                });
+                let near =
+                    here.iter().filter_map(|pod| pod.meta().labels.as_ref().map(|labels| (pod, labels))).find(|(_, labels)| {
+                        wanted.iter().any(|(key, value)| labels.get(key).is_some_and(|own| own != value))
+                            || wanted.values().any(|value| labels.values().any(|own| own == value))
+                    });
                 match near {
-                    Some((pod, labels)) => format!("spec.selector: the labels of a pod template; pod {} has {}", pod.meta().name(), labels_shown(labels)),
-                    None => format!("kubectl -n {} get pods --show-labels; then set spec.selector to labels of the servers' pod template", pool_meta.namespace()),
+                    Some((pod, labels)) => format!(
+                        "spec.selector: the labels of a pod template; pod {} has {}",
+                        pod.meta().name(),
+                        labels_shown(labels)
+                    ),
+                    None => format!(
+                        "kubectl -n {} get pods --show-labels; then set spec.selector to labels of the servers' pod template",
+                        pool_meta.namespace()
+                    ),
                 }
             }
         };
-        let finding = Finding::new("InferencePool", pool_meta.path(), "selects no pod: requests get 503")
-            .evidence(format!("no pod of namespace {} has {}", pool_meta.namespace(), labels_shown(&wanted)));
+        let finding = Finding::new("InferencePool", pool_meta.path(), "selects no pod: requests get 503").evidence(format!(
+            "no pod of namespace {} has {}",
+            pool_meta.namespace(),
+            labels_shown(&wanted)
+        ));
         Some(finding.remedy(remedy).pool(pool_meta.path()))
     });
     found.collect()
@@ -128,13 +146,20 @@ fn refused_by_gateway(facts: &Facts) -> Vec<Finding> {
             Some((parent, condition(conditions, "Accepted", "False").or_else(|| condition(conditions, "ResolvedRefs", "False"))?))
         })?;
         // That the Service is missing is another finding.
-        if facts.picker_service(pool).is_none() && refused.is("ResolvedRefs", "False") && facts.services.all_in(pool_meta.namespace()).is_some() {
+        if facts.picker_service(pool).is_none()
+            && refused.is("ResolvedRefs", "False")
+            && facts.services.all_in(pool_meta.namespace()).is_some()
+        {
             return None;
         }
         let who = parent.parent_ref.as_ref().and_then(|parent| parent.name.as_deref()).unwrap_or("?");
         let finding = Finding::new("InferencePool", path(pool), format!("is refused by Gateway {who}"))
             .evidence(format!("{} is False: {}", refused.r#type.as_deref().unwrap_or(""), refused.told()))
-            .remedy(format!("kubectl -n {} get inferencepool {} -o yaml; look at endpointPickerRef", pool_meta.namespace(), pool_meta.name()));
+            .remedy(format!(
+                "kubectl -n {} get inferencepool {} -o yaml; look at endpointPickerRef",
+                pool_meta.namespace(),
+                pool_meta.name()
+            ));
         Some(finding.pool(path(pool)))
     });
     found.collect()

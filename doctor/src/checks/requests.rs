@@ -18,10 +18,23 @@ pub(crate) static OBJECTIVE_POOL_MISSING: Check = Check {
 };
 
 fn pool_missing(facts: &Facts) -> Vec<Finding> {
-    let objectives = facts.objectives.iter().map(|one| ("InferenceObjective", one.metadata.as_ref(), one.spec.as_ref().and_then(|spec| spec.pool_ref.as_ref())));
-    let rewrites = facts.rewrites.iter().map(|one| ("InferenceModelRewrite", one.metadata.as_ref(), one.spec.as_ref().and_then(|spec| spec.pool_ref.as_ref())));
-    let models = facts.models.iter().map(|one| ("InferenceModel", one.metadata.as_ref(), one.spec.as_ref().and_then(|spec| spec.pool_ref.as_ref())));
-    objectives.chain(rewrites).chain(models).filter_map(|(kind, metadata, reference)| of(facts, kind, meta(metadata), reference?)).collect()
+    let objectives = facts
+        .objectives
+        .iter()
+        .map(|one| ("InferenceObjective", one.metadata.as_ref(), one.spec.as_ref().and_then(|spec| spec.pool_ref.as_ref())));
+    let rewrites = facts
+        .rewrites
+        .iter()
+        .map(|one| ("InferenceModelRewrite", one.metadata.as_ref(), one.spec.as_ref().and_then(|spec| spec.pool_ref.as_ref())));
+    let models = facts
+        .models
+        .iter()
+        .map(|one| ("InferenceModel", one.metadata.as_ref(), one.spec.as_ref().and_then(|spec| spec.pool_ref.as_ref())));
+    objectives
+        .chain(rewrites)
+        .chain(models)
+        .filter_map(|(kind, metadata, reference)| of(facts, kind, meta(metadata), reference?))
+        .collect()
 }
 
 fn of(facts: &Facts, kind: &str, own: &Meta, reference: &PoolReference) -> Option<Finding> {
@@ -30,13 +43,21 @@ fn of(facts: &Facts, kind: &str, own: &Meta, reference: &PoolReference) -> Optio
         return None;
     }
     let candidates = || facts.every_pool().map(|pool| meta(pool.metadata.as_ref()));
-    let near = candidates().find(|meta| meta.namespace() == own.namespace() && strsim::normalized_damerau_levenshtein(meta.name(), name) > 0.6);
+    let near = candidates()
+        .find(|meta| meta.namespace() == own.namespace() && strsim::normalized_damerau_levenshtein(meta.name(), name) > 0.6);
     let elsewhere = candidates().find(|meta| meta.name() == name);
     let remedy = match (near, elsewhere) {
         (Some(near), _) => format!("spec.poolRef.name: {}", near.name()),
-        (None, Some(elsewhere)) => format!("metadata.namespace: {} (an object speaks of pools of its own namespace)", elsewhere.namespace()),
+        (None, Some(elsewhere)) => {
+            format!("metadata.namespace: {} (an object speaks of pools of its own namespace)", elsewhere.namespace())
+        }
         (None, None) => format!("kubectl -n {} get inferencepools; then spec.poolRef.name of one of them", own.namespace()),
     };
     let finding = Finding::new(kind, own.path(), "is for a pool that does not exist: it counts for no request");
-    Some(finding.evidence(format!("there is no InferencePool {}/{name}", own.namespace())).remedy(remedy).pool(format!("{}/{name}", own.namespace())))
+    Some(
+        finding
+            .evidence(format!("there is no InferencePool {}/{name}", own.namespace()))
+            .remedy(remedy)
+            .pool(format!("{}/{name}", own.namespace())),
+    )
 }

@@ -65,11 +65,21 @@ fn pool_missing(facts: &Facts) -> Vec<Finding> {
                 continue;
             }
             let namesakes = || facts.every_pool().map(|pool| meta(pool.metadata.as_ref())).filter(|meta| meta.name() == name);
-            let near = || facts.every_pool().map(|pool| meta(pool.metadata.as_ref())).filter(|meta| meta.namespace() == namespace)
-                    .filter(|meta| strsim::normalized_damerau_levenshtein(meta.name(), name) > 0.6).map(|meta| meta.name()).next();
+            let near = || {
+                facts
+                    .every_pool()
+                    .map(|pool| meta(pool.metadata.as_ref()))
+                    .filter(|meta| meta.namespace() == namespace)
+                    .filter(|meta| strsim::normalized_damerau_levenshtein(meta.name(), name) > 0.6)
+                    .map(|meta| meta.name())
+                    .next()
+            };
             let absent = format!("there is no InferencePool.{group} {namespace}/{name}");
             let (evidence, remedy) = if facts.has_pool_of(other, namespace, name) == Some(true) {
-                (format!("{absent}, but there is InferencePool.{other} {namespace}/{name}"), format!("backendRefs[].group: {other}"))
+                (
+                    format!("{absent}, but there is InferencePool.{other} {namespace}/{name}"),
+                    format!("backendRefs[].group: {other}"),
+                )
             } else if let Some(elsewhere) = namesakes().next() {
                 let remedy = format!("backendRefs[].namespace: {} (and a ReferenceGrant there)", elsewhere.namespace());
                 (format!("{absent}, but there is {}", elsewhere.path()), remedy)
@@ -78,7 +88,11 @@ fn pool_missing(facts: &Facts) -> Vec<Finding> {
             } else {
                 (absent, format!("kubectl get inferencepools.{group} -A; then name one of them in backendRefs"))
             };
-            let finding = Finding::new("HTTPRoute", meta(route.metadata.as_ref()).path(), format!("points to pool {name}, which does not exist: its requests get 500"));
+            let finding = Finding::new(
+                "HTTPRoute",
+                meta(route.metadata.as_ref()).path(),
+                format!("points to pool {name}, which does not exist: its requests get 500"),
+            );
             found.push(finding.evidence(evidence).remedy(remedy).pool(format!("{namespace}/{name}")));
         }
     }
@@ -119,8 +133,13 @@ fn no_grant(facts: &Facts) -> Vec<Finding> {
             let condition = told.filter_map(|parent| condition(parent.conditions.as_ref(), "ResolvedRefs", "False")).next();
             let evidence = match (here.is_empty(), condition) {
                 (true, None) => format!("no ReferenceGrant in namespace {namespace}"),
-                (true, Some(condition)) => format!("no ReferenceGrant in namespace {namespace}; the route says {}", condition.told()),
-                (false, _) => format!("the {} ReferenceGrants in namespace {namespace} are for other kinds, groups, names or namespaces", here.len()),
+                (true, Some(condition)) => {
+                    format!("no ReferenceGrant in namespace {namespace}; the route says {}", condition.told())
+                }
+                (false, _) => format!(
+                    "the {} ReferenceGrants in namespace {namespace} are for other kinds, groups, names or namespaces",
+                    here.len()
+                ),
             };
             let grant = format!(
                 "kubectl apply -f - <<'END'\napiVersion: {GATEWAY_GROUP}/v1beta1\nkind: ReferenceGrant\nmetadata: {{name: routes-of-{from}, namespace: {namespace}}}\n\
@@ -148,7 +167,10 @@ fn unresolved(facts: &Facts) -> Vec<Finding> {
             return None;
         }
         let remedy = match condition.reason.as_deref() {
-            Some("InvalidKind") => "switch the gateway's inference extension on (Istio: set ENABLE_GATEWAY_API_INFERENCE_EXTENSION=true on istiod)".to_owned(),
+            Some("InvalidKind") => {
+                "switch the gateway's inference extension on (Istio: set ENABLE_GATEWAY_API_INFERENCE_EXTENSION=true on istiod)"
+                    .to_owned()
+            }
             _ => format!("kubectl -n {namespace} describe inferencepools.{group} {name}"),
         };
         let finding = Finding::new("HTTPRoute", route_meta.path(), "the gateway cannot use its backend: its requests get 500");
@@ -165,16 +187,23 @@ pub(super) fn controllers(route: &Route) -> impl Iterator<Item = &str> {
 fn several_pools(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for route in facts.routes.iter() {
-        let Some(controller) = controllers(route).find(|name| name.contains("istio.io") || name.contains("envoyproxy.io")) else { continue };
+        let Some(controller) = controllers(route).find(|name| name.contains("istio.io") || name.contains("envoyproxy.io")) else {
+            continue;
+        };
         for rule in route.spec.iter().flat_map(|spec| spec.rules.iter().flatten()) {
-            let backends = rule.backend_refs.iter().flatten().filter(|backend| pool_group(backend).is_some() && backend.weight != Some(0));
+            let backends =
+                rule.backend_refs.iter().flatten().filter(|backend| pool_group(backend).is_some() && backend.weight != Some(0));
             let names: Vec<_> = backends.filter_map(|backend| backend.name.as_deref()).collect();
             if names.len() < 2 {
                 continue;
             }
-            let finding = Finding::new("HTTPRoute", meta(route.metadata.as_ref()).path(), "one rule has several pools: one picker is asked for all of them")
-                .evidence(format!("backendRefs {} in one rule, at a gateway of {controller}", names.join(", ")))
-                .remedy("give each pool a rule of its own, with a match that tells them apart");
+            let finding = Finding::new(
+                "HTTPRoute",
+                meta(route.metadata.as_ref()).path(),
+                "one rule has several pools: one picker is asked for all of them",
+            )
+            .evidence(format!("backendRefs {} in one rule, at a gateway of {controller}", names.join(", ")))
+            .remedy("give each pool a rule of its own, with a match that tells them apart");
             found.push(finding);
         }
     }

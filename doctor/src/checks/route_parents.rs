@@ -72,7 +72,8 @@ fn parent_missing(facts: &Facts) -> Vec<Finding> {
         for (reference, namespace, name) in gateway_references(route) {
             let problem = match gateway(facts, namespace, name) {
                 None if facts.gateways.all_in(namespace).is_some() => {
-                    let elsewhere = facts.gateways.iter().map(|gateway| meta(gateway.metadata.as_ref())).find(|meta| meta.name() == name);
+                    let elsewhere =
+                        facts.gateways.iter().map(|gateway| meta(gateway.metadata.as_ref())).find(|meta| meta.name() == name);
                     let evidence = match elsewhere {
                         Some(meta) => format!("there is no Gateway {namespace}/{name}, but there is {}", meta.path()),
                         None => format!("there is no Gateway {namespace}/{name}"),
@@ -82,9 +83,11 @@ fn parent_missing(facts: &Facts) -> Vec<Finding> {
                 }
                 None => None,
                 Some(gateway) => reference.section_name.as_deref().and_then(|section| {
-                    let names: Vec<_> = listeners(gateway)?.iter().map(|listener| listener.name.as_deref()).collect::<Option<_>>()?;
+                    let names: Vec<_> =
+                        listeners(gateway)?.iter().map(|listener| listener.name.as_deref()).collect::<Option<_>>()?;
                     let evidence = format!("Gateway {namespace}/{name} has the listeners {}, not {section}", names.join(", "));
-                    (!names.contains(&section)).then(|| (evidence, format!("spec.parentRefs[].sectionName: {}", names.first().unwrap_or(&"…"))))
+                    (!names.contains(&section))
+                        .then(|| (evidence, format!("spec.parentRefs[].sectionName: {}", names.first().unwrap_or(&"…"))))
                 }),
             };
             if let Some((evidence, remedy)) = problem {
@@ -102,7 +105,8 @@ fn not_accepted(facts: &Facts) -> Vec<Finding> {
         let references: Vec<_> = gateway_references(route).collect();
         let parents = route.status.as_ref()?.parents.as_ref()?;
         // A gateway that is not there accepts nothing: that is another finding.
-        let known = |namespace: &str, name: &str| gateway(facts, namespace, name).is_some() || facts.gateways.all_in(namespace).is_none();
+        let known =
+            |namespace: &str, name: &str| gateway(facts, namespace, name).is_some() || facts.gateways.all_in(namespace).is_none();
         let refused = parents.iter().find_map(|parent| condition(parent.conditions.as_ref(), "Accepted", "False"));
         let evidence = match refused {
             Some(condition) => condition.told(),
@@ -121,7 +125,9 @@ fn not_accepted(facts: &Facts) -> Vec<Finding> {
 /// Whether some name meets both; wildcards stand for one or more labels.
 fn meet(listener: &str, route: &str) -> bool {
     let (listener, route) = (listener.to_ascii_lowercase(), route.to_ascii_lowercase());
-    let covers = |pattern: &str, name: &str| pattern.strip_prefix('*').is_some_and(|suffix| name.len() > suffix.len() && name.ends_with(suffix));
+    let covers = |pattern: &str, name: &str| {
+        pattern.strip_prefix('*').is_some_and(|suffix| name.len() > suffix.len() && name.ends_with(suffix))
+    };
     listener == route || covers(&listener, &route) || covers(&route, &listener)
 }
 
@@ -135,19 +141,28 @@ fn hostname_unmatched(facts: &Facts) -> Vec<Finding> {
         for (reference, namespace, name) in gateway_references(route) {
             let Some(listeners) = gateway(facts, namespace, name).and_then(listeners) else { continue };
             let section = reference.section_name.as_deref();
-            let meant: Vec<_> =
-                listeners.iter().filter(|listener| section.is_none_or(|section| listener.name.as_deref() == Some(section))).collect();
+            let meant: Vec<_> = listeners
+                .iter()
+                .filter(|listener| section.is_none_or(|section| listener.name.as_deref() == Some(section)))
+                .collect();
             let open = |listener: &&Listener| {
-                listener.hostname.as_deref().is_none_or(|own| own.is_empty() || hostnames.iter().any(|hostname| meet(own, hostname)))
+                listener
+                    .hostname
+                    .as_deref()
+                    .is_none_or(|own| own.is_empty() || hostnames.iter().any(|hostname| meet(own, hostname)))
             };
             if meant.is_empty() || meant.iter().any(open) {
                 continue;
             }
             let theirs: Vec<_> = meant.iter().filter_map(|listener| listener.hostname.as_deref()).collect();
             let ours: Vec<_> = hostnames.iter().map(|hostname| hostname.as_str()).collect();
-            let finding = Finding::new("HTTPRoute", meta(route.metadata.as_ref()).path(), "no request can reach it: its hostnames meet no listener's")
-                .evidence(format!("route: {}; listeners of Gateway {namespace}/{name}: {}", ours.join(", "), theirs.join(", ")))
-                .remedy(format!("spec.hostnames: [\"{}\"]", theirs.first().unwrap_or(&"…").replacen('*', "chat", 1)));
+            let finding = Finding::new(
+                "HTTPRoute",
+                meta(route.metadata.as_ref()).path(),
+                "no request can reach it: its hostnames meet no listener's",
+            )
+            .evidence(format!("route: {}; listeners of Gateway {namespace}/{name}: {}", ours.join(", "), theirs.join(", ")))
+            .remedy(format!("spec.hostnames: [\"{}\"]", theirs.first().unwrap_or(&"…").replacen('*', "chat", 1)));
             found.push(with_pool(route, finding));
         }
     }

@@ -44,7 +44,10 @@ pub(crate) static MODEL_HEADER_UNSET: Check = Check {
 const MODEL_HEADERS: [&str; 2] = ["x-gateway-model-name", "x-gateway-base-model-name"];
 
 /// The rules of a route with a pool, and the first pool of each.
-fn rules_with_pool<'facts>(rules: Option<&'facts Vec<Rule>>, own: &'facts str) -> Vec<(&'facts Rule, &'facts BackendReference, String)> {
+fn rules_with_pool<'facts>(
+    rules: Option<&'facts Vec<Rule>>,
+    own: &'facts str,
+) -> Vec<(&'facts Rule, &'facts BackendReference, String)> {
     let rules = rules.into_iter().flatten().filter_map(|rule| {
         let backend = rule.backend_refs.iter().flatten().find(|backend| pool_group(backend).is_some())?;
         let namespace = backend.namespace.as_deref().unwrap_or(own);
@@ -58,15 +61,21 @@ fn filter_skips_picker(facts: &Facts) -> Vec<Finding> {
     for route in facts.routes.iter() {
         let route_meta = meta(route.metadata.as_ref());
         let Some(controller) = controllers(route).find(|name| name.contains("istio.io")) else { continue };
-        for (rule, backend, pool) in rules_with_pool(route.spec.as_ref().and_then(|spec| spec.rules.as_ref()), route_meta.namespace()) {
+        for (rule, backend, pool) in
+            rules_with_pool(route.spec.as_ref().and_then(|spec| spec.rules.as_ref()), route_meta.namespace())
+        {
             let is_cors = |filter: &&Filter| filter.r#type.as_deref() == Some("CORS");
             if rule.filters.iter().flatten().chain(backend.filters.iter().flatten()).find(is_cors).is_none() {
                 continue;
             }
-            let finding = Finding::new("HTTPRoute", route_meta.path(), "the picker is not asked: a CORS filter of the rule drops that call")
-                .evidence(format!("filters[].type CORS on a rule with pool {pool}, at a gateway of {controller}"))
-                .remedy("take the CORS filter off the rule with the pool: answer OPTIONS by a rule of its own, or before the gateway")
-                .pool(pool);
+            let finding = Finding::new(
+                "HTTPRoute",
+                route_meta.path(),
+                "the picker is not asked: a CORS filter of the rule drops that call",
+            )
+            .evidence(format!("filters[].type CORS on a rule with pool {pool}, at a gateway of {controller}"))
+            .remedy("take the CORS filter off the rule with the pool: answer OPTIONS by a rule of its own, or before the gateway")
+            .pool(pool);
             found.push(finding);
         }
     }
@@ -75,13 +84,15 @@ fn filter_skips_picker(facts: &Facts) -> Vec<Finding> {
 
 /// Whether `pool` can be without servers: somebody takes it to zero, or brings it back.
 pub(super) fn can_be_empty(facts: &Facts, pool: &Pool) -> bool {
-    let at_zero = facts.workloads_of(pool).iter().any(|(_, workload)| workload.spec.as_ref().and_then(|spec| spec.replicas) == Some(0));
+    let at_zero =
+        facts.workloads_of(pool).iter().any(|(_, workload)| workload.spec.as_ref().and_then(|spec| spec.replicas) == Some(0));
     let name = crate::look::path(pool);
     let to_zero = facts.autoscalers.iter().any(|autoscaler| {
         let its = facts.pool_of_autoscaler(autoscaler).is_some_and(|pool| crate::look::path(pool) == name);
         let spec = autoscaler.spec.as_ref();
         let idle_after = format!("{}idle-after", weir_k8s::ANNOTATION_PREFIX);
-        its && (spec.and_then(|spec| spec.min_replicas) == Some(0) || meta(autoscaler.metadata.as_ref()).annotation(&idle_after).is_some())
+        its && (spec.and_then(|spec| spec.min_replicas) == Some(0)
+            || meta(autoscaler.metadata.as_ref()).annotation(&idle_after).is_some())
     });
     at_zero || to_zero
 }
@@ -90,7 +101,9 @@ fn timeout_short(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for route in facts.routes.iter() {
         let route_meta = meta(route.metadata.as_ref());
-        for (rule, backend, path) in rules_with_pool(route.spec.as_ref().and_then(|spec| spec.rules.as_ref()), route_meta.namespace()) {
+        for (rule, backend, path) in
+            rules_with_pool(route.spec.as_ref().and_then(|spec| spec.rules.as_ref()), route_meta.namespace())
+        {
             let namespace = backend.namespace.as_deref().unwrap_or(route_meta.namespace());
             let Some(pool) = backend.name.as_deref().and_then(|name| facts.pool(namespace, name)) else { continue };
             let Some(start) = facts.start_time(pool).filter(|_| can_be_empty(facts, pool)) else { continue };
@@ -107,7 +120,10 @@ fn timeout_short(facts: &Facts) -> Vec<Finding> {
             let Some((name, text)) = short else { continue };
             let finding = Finding::new("HTTPRoute", route_meta.path(), "cuts off requests that wait for the first server to start")
                 .evidence(format!("timeouts.{name} is {text}; a server of the pool takes at least {} to start", shown(start)))
-                .remedy(format!("timeouts.{name}: {}s (start, and then the longest generation), or leave it out", start.as_secs() + 300))
+                .remedy(format!(
+                    "timeouts.{name}: {}s (start, and then the longest generation), or leave it out",
+                    start.as_secs() + 300
+                ))
                 .pool(path);
             found.push(finding);
         }
@@ -144,11 +160,17 @@ fn model_header_unset(facts: &Facts) -> Vec<Finding> {
         for (rule, _, pool) in rules_with_pool(route.spec.as_ref().and_then(|spec| spec.rules.as_ref()), route_meta.namespace()) {
             let headers = rule.matches.iter().flatten().flat_map(|one| one.headers.iter().flatten());
             let names = headers.filter_map(|header| header.name.as_deref());
-            let Some(header) = names.into_iter().find(|name| MODEL_HEADERS.contains(&name.to_ascii_lowercase().as_str())) else { continue };
-            let finding = Finding::new("HTTPRoute", route_meta.path(), "its rule matches only if somebody writes the model's name into a header, and nothing does")
-                .evidence(format!("a rule matches on header {header}; no pod runs body-based routing"))
-                .remedy("install body-based routing before the gateway's routing, or match on the path alone")
-                .pool(pool);
+            let Some(header) = names.into_iter().find(|name| MODEL_HEADERS.contains(&name.to_ascii_lowercase().as_str())) else {
+                continue;
+            };
+            let finding = Finding::new(
+                "HTTPRoute",
+                route_meta.path(),
+                "its rule matches only if somebody writes the model's name into a header, and nothing does",
+            )
+            .evidence(format!("a rule matches on header {header}; no pod runs body-based routing"))
+            .remedy("install body-based routing before the gateway's routing, or match on the path alone")
+            .pool(pool);
             found.push(finding);
         }
     }

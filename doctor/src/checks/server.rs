@@ -57,7 +57,10 @@ pub(super) fn end_told(status: &ContainerStatus) -> String {
     match last_end(status) {
         Some(end) => {
             let code = end.exit_code.map_or_else(String::new, |code| format!(" with exit code {code}"));
-            format!("container {container} ended{code} ({}), {restarts} restarts", end.reason.as_deref().unwrap_or("no reason given"))
+            format!(
+                "container {container} ended{code} ({}), {restarts} restarts",
+                end.reason.as_deref().unwrap_or("no reason given")
+            )
         }
         None => format!("container {container}: {restarts} restarts"),
     }
@@ -80,17 +83,24 @@ fn port_refused(facts: &Facts) -> Vec<Finding> {
             if pod.ready() != Some(true) {
                 continue;
             }
-            let refused = facts.pages_of(pod).find(|page| page.failure.as_deref() == Some(REFUSED) && page.port.is_some_and(|port| ports.contains(&port)));
+            let refused = facts
+                .pages_of(pod)
+                .find(|page| page.failure.as_deref() == Some(REFUSED) && page.port.is_some_and(|port| ports.contains(&port)));
             let Some(port) = refused.and_then(|page| page.port) else { continue };
             let flag = pod.flag("port").and_then(|own| own.parse::<i64>().ok());
-            let declared: Vec<_> = pod.containers().flat_map(|container| container.ports.iter().flatten()).filter_map(|port| port.container_port).collect();
+            let declared: Vec<_> = pod
+                .containers()
+                .flat_map(|container| container.ports.iter().flatten())
+                .filter_map(|port| port.container_port)
+                .collect();
             let other = flag.or_else(|| declared.iter().copied().find(|declared| !ports.contains(declared)));
             let remedy = match other.filter(|other| *other != port) {
                 Some(other) => format!("spec.targetPorts: [{{number: {other}}}] (the pod has port {other})"),
                 None => "let the server listen on 0.0.0.0, not on 127.0.0.1 alone".to_owned(),
             };
-            let finding = Finding::new("Pod", pod.meta().path(), format!("nothing listens on port {port}: the gateway answers 502 or 503"))
-                .evidence(format!("the pod is Ready, a connection to port {port} is refused"));
+            let finding =
+                Finding::new("Pod", pod.meta().path(), format!("nothing listens on port {port}: the gateway answers 502 or 503"))
+                    .evidence(format!("the pod is Ready, a connection to port {port} is refused"));
             found.push(finding.remedy(remedy).pool(path(pool)));
         }
     }
@@ -98,16 +108,15 @@ fn port_refused(facts: &Facts) -> Vec<Finding> {
 }
 
 fn crash_loop(facts: &Facts) -> Vec<Finding> {
-    let found = servers(facts).filter_map(|(pool, pod)| {
-        let status = pod.container_statuses().filter(crashes).find(|status| !is_oom(status))?;
-        let container = status.name.as_deref().unwrap_or("?");
-        let finding = Finding::new("Pod", pod.meta().path(), "crashes again and again").evidence(end_told(status)).remedy(format!(
-            "kubectl -n {} logs {} -c {container} --previous --tail=50",
-            pod.meta().namespace(),
-            pod.meta().name()
-        ));
-        Some(finding.pool(pool))
-    });
+    let found =
+        servers(facts).filter_map(|(pool, pod)| {
+            let status = pod.container_statuses().filter(crashes).find(|status| !is_oom(status))?;
+            let container = status.name.as_deref().unwrap_or("?");
+            let finding = Finding::new("Pod", pod.meta().path(), "crashes again and again").evidence(end_told(status)).remedy(
+                format!("kubectl -n {} logs {} -c {container} --previous --tail=50", pod.meta().namespace(), pod.meta().name()),
+            );
+            Some(finding.pool(pool))
+        });
     found.collect()
 }
 
@@ -115,9 +124,9 @@ fn oom_killed(facts: &Facts) -> Vec<Finding> {
     let found = servers(facts).filter_map(|(pool, pod)| {
         let status = pod.container_statuses().find(|status| is_oom(status))?;
         let container = status.name.as_deref().unwrap_or("?");
-        let finding = Finding::new("Pod", pod.meta().path(), "was killed for want of memory").evidence(end_told(status)).remedy(format!(
-            "raise resources.limits.memory of container {container}: weights pass through it when the model is loaded"
-        ));
+        let finding = Finding::new("Pod", pod.meta().path(), "was killed for want of memory").evidence(end_told(status)).remedy(
+            format!("raise resources.limits.memory of container {container}: weights pass through it when the model is loaded"),
+        );
         Some(finding.pool(pool))
     });
     found.collect()

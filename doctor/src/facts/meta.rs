@@ -38,8 +38,12 @@ facts! {
 }
 
 /// Beginnings of the annotations that are kept: others may hold anything, the last applied configuration among it.
-pub(crate) const KEPT_ANNOTATIONS: [&str; 4] =
-    ["cluster-autoscaler.kubernetes.io/safe-to-evict", "karpenter.sh/do-not-disrupt", weir_k8s::ANNOTATION_PREFIX, "autoscaling.keda.sh/paused"];
+pub(crate) const KEPT_ANNOTATIONS: [&str; 4] = [
+    "cluster-autoscaler.kubernetes.io/safe-to-evict",
+    "karpenter.sh/do-not-disrupt",
+    weir_k8s::ANNOTATION_PREFIX,
+    "autoscaling.keda.sh/paused",
+];
 
 impl Meta {
     pub(crate) fn name(&self) -> &str {

@@ -43,7 +43,8 @@ impl Facts {
     /// # Errors
     /// [`RecordError`], with line and column where the text is at fault.
     pub fn parse(text: &str) -> Result<Self, RecordError> {
-        let facts: Self = serde_saphyr::from_str(text).map_err(|error| RecordError::Form(super::scrub::text(&error.to_string())))?;
+        let facts: Self =
+            serde_saphyr::from_str(text).map_err(|error| RecordError::Form(super::scrub::text(&error.to_string())))?;
         match facts.version {
             None => Err(RecordError::NoVersion),
             Some(newer) if newer > FORMAT => Err(RecordError::Newer(newer)),

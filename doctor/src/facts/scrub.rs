@@ -7,9 +7,28 @@ const LONGEST_TEXT: usize = 600;
 
 /// Flags that checks look at. Whatever else a command line says is dropped: keys and tokens are among it.
 pub(crate) const KEPT_FLAGS: [&str; 22] = [
-    "pool-name", "poolName", "pool-namespace", "poolNamespace", "pool-group", "v", "zap-log-level", "log-level", "log", "config-file",
-    "configFile", "config-text", "configText", "secure-serving", "secureServing", "grpc-port", "grpcPort", "tracing", "port",
-    "data-parallel-size", "tensor-parallel-size", "max-num-seqs",
+    "pool-name",
+    "poolName",
+    "pool-namespace",
+    "poolNamespace",
+    "pool-group",
+    "v",
+    "zap-log-level",
+    "log-level",
+    "log",
+    "config-file",
+    "configFile",
+    "config-text",
+    "configText",
+    "secure-serving",
+    "secureServing",
+    "grpc-port",
+    "grpcPort",
+    "tracing",
+    "port",
+    "data-parallel-size",
+    "tensor-parallel-size",
+    "max-num-seqs",
 ];
 
 /// Words after which a secret follows.
@@ -18,7 +37,8 @@ const BEFORE_SECRETS: [&str; 10] =
 
 /// A text without what looks like a credential, without control characters, and no longer than is worth reading.
 pub(crate) fn text(raw: &str) -> String {
-    let mut rest: String = raw.chars().map(|character| if character.is_control() { ' ' } else { character }).take(LONGEST_TEXT).collect();
+    let mut rest: String =
+        raw.chars().map(|character| if character.is_control() { ' ' } else { character }).take(LONGEST_TEXT).collect();
     for word in BEFORE_SECRETS {
         let mut from = 0;
         while let Some(found) = find_ignoring_case(&rest, word, from) {
@@ -108,7 +128,20 @@ mod tests {
 
     #[test]
     fn of_a_command_line_only_known_flags_stay() {
-        let arguments = ["serve", "m", "--api-key", "hunter2", "--port=8000", "-v", "3", "--hf-token=t", "--config-text", "a: b", "--pool-name", "p"];
+        let arguments = [
+            "serve",
+            "m",
+            "--api-key",
+            "hunter2",
+            "--port=8000",
+            "-v",
+            "3",
+            "--hf-token=t",
+            "--config-text",
+            "a: b",
+            "--pool-name",
+            "p",
+        ];
         let arguments: Vec<_> = arguments.map(str::to_owned).into();
         assert_eq!(kept(&arguments), ["--port=8000", "-v", "3", "--config-text=<read>", "--pool-name", "p"]);
     }

@@ -41,7 +41,7 @@ facts! {
 
     /// What an autoscaler scales: Deployment, StatefulSet, LeaderWorkerSet.
     Workload { metadata: Meta, spec: WorkloadSpec, status: WorkloadStatus, }
-    WorkloadSpec { replicas: i64, template: Template, leader_worker_template: LeaderWorkerTemplate, }
+    WorkloadSpec { replicas: i64, selector: Selector, template: Template, leader_worker_template: LeaderWorkerTemplate, }
     LeaderWorkerTemplate { leader_template: Template, worker_template: Template, }
     Template { metadata: Meta, }
     WorkloadStatus { replicas: i64, ready_replicas: i64, }
@@ -111,7 +111,9 @@ impl Pod {
 
     /// How much of `resource` its containers ask for.
     pub(crate) fn requests(&self, resource: &str) -> bool {
-        let asks = |container: &Container| container.resources.as_ref()?.requests.as_ref()?.get(resource).filter(|amount| *amount != "0").map(drop);
+        let asks = |container: &Container| {
+            container.resources.as_ref()?.requests.as_ref()?.get(resource).filter(|amount| *amount != "0").map(drop)
+        };
         self.containers().any(|container| asks(container).is_some())
     }
 

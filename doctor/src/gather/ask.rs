@@ -72,7 +72,8 @@ impl Asker {
             let status = response.status().as_u16();
             let content_type = response.headers().get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
             let content_type = content_type.unwrap_or("").to_owned();
-            let body = Limited::new(response.into_body(), LARGEST).collect().await.map_err(|error| Problem::new(error.to_string()))?;
+            let body =
+                Limited::new(response.into_body(), LARGEST).collect().await.map_err(|error| Problem::new(error.to_string()))?;
             Ok(Answer { status, content_type, body: body.to_bytes().to_vec() })
         };
         match tokio::time::timeout(self.deadline, exchange).await {

@@ -66,7 +66,11 @@ pub(super) async fn read(asker: &Asker, facts: &Facts) -> Listing<PickerConfig> 
     for (namespace, source, texts) in futures_util::future::join_all(answers).await {
         match texts {
             Ok(texts) => {
-                let configs = texts.iter().map(|text| PickerConfig { namespace: Some(namespace.clone()), source: Some(source.clone()), ..understand(text) });
+                let configs = texts.iter().map(|text| PickerConfig {
+                    namespace: Some(namespace.clone()),
+                    source: Some(source.clone()),
+                    ..understand(text)
+                });
                 listing.items.get_or_insert_default().extend(configs);
             }
             Err(problem) if problem.status == Some(404) => {}
@@ -90,7 +94,8 @@ async fn texts(asker: &Asker, namespace: &str, source: &str) -> Result<Vec<Strin
     if kind == "pod" {
         let containers = object["spec"]["containers"].as_array().into_iter().flatten();
         let texts = containers.filter_map(|container| {
-            let arguments: Vec<String> = container["args"].as_array()?.iter().filter_map(|argument| argument.as_str().map(str::to_owned)).collect();
+            let arguments: Vec<String> =
+                container["args"].as_array()?.iter().filter_map(|argument| argument.as_str().map(str::to_owned)).collect();
             let flag = |name: &str| crate::facts::workload::flag_of(&arguments, name).map(str::to_owned);
             flag("config-text").or_else(|| flag("configText"))
         });
@@ -107,7 +112,10 @@ pub(super) fn understand(text: &str) -> PickerConfig {
         Err(error) => {
             // The first line alone: others may repeat the file.
             let reason = error.to_string();
-            return PickerConfig { unreadable: Some(scrub::text(reason.lines().next().unwrap_or("no YAML"))), ..PickerConfig::default() };
+            return PickerConfig {
+                unreadable: Some(scrub::text(reason.lines().next().unwrap_or("no YAML"))),
+                ..PickerConfig::default()
+            };
         }
     };
     let plugins = file.plugins.into_iter().take(MOST).map(|plugin| Plugin {
@@ -117,7 +125,11 @@ pub(super) fn understand(text: &str) -> PickerConfig {
         kv_cache_util_threshold: plugin.parameters["kvCacheUtilThreshold"].as_f64(),
     });
     let profiles = file.scheduling_profiles.into_iter().take(MOST).map(|profile| {
-        let plugins = profile.plugins.into_iter().take(MOST).map(|plugin| ProfilePlugin { plugin_ref: plugin.plugin_ref.as_deref().map(scrub::text), weight: plugin.weight });
+        let plugins = profile
+            .plugins
+            .into_iter()
+            .take(MOST)
+            .map(|plugin| ProfilePlugin { plugin_ref: plugin.plugin_ref.as_deref().map(scrub::text), weight: plugin.weight });
         Profile { name: profile.name.as_deref().map(scrub::text), plugins: Some(plugins.collect()) }
     });
     PickerConfig {

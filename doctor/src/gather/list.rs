@@ -76,7 +76,9 @@ async fn within<T: DeserializeOwned + Fact>(asker: &Asker, kind: Kind<'_>, names
         let more = next.as_deref().map_or_else(String::new, |next| format!("&continue={}", segment(next)));
         let page = match asker.get(&format!("{url}{joint}limit={PAGE}{more}")).await {
             Ok(page) => page,
-            Err(problem) => return Listing { namespaces: listing.namespaces, ..Listing::none(problem.reason(&kind.right(namespace))) },
+            Err(problem) => {
+                return Listing { namespaces: listing.namespaces, ..Listing::none(problem.reason(&kind.right(namespace))) };
+            }
         };
         let mut page: Value = match serde_json::from_str(&page) {
             Ok(page) => page,
@@ -190,7 +192,11 @@ pub(super) async fn secrets(asker: &Asker, facts: &Facts) -> Listing<SecretName>
                 continue;
             }
         };
-        listing.items.get_or_insert_default().push(SecretName { namespace: Some(namespace), name: Some(name), present: Some(present) });
+        listing.items.get_or_insert_default().push(SecretName {
+            namespace: Some(namespace),
+            name: Some(name),
+            present: Some(present),
+        });
     }
     listing
 }

@@ -19,17 +19,24 @@ const SIGNS: usize = 20;
 /// Reads the logs of all pickers, and of pods that run one for a pool that is not there.
 pub(super) async fn read(asker: &Asker, facts: &Facts) -> Listing<LogSign> {
     let mut pods: Vec<&Pod> = facts.every_pool().flat_map(|pool| facts.picker_pods(pool)).collect();
-    pods.extend(facts.pods.iter().filter(|pod| pod.counts() && (pod.flag("pool-name").is_some() || pod.flag("poolName").is_some())));
+    pods.extend(
+        facts.pods.iter().filter(|pod| pod.counts() && (pod.flag("pool-name").is_some() || pod.flag("poolName").is_some())),
+    );
     pods.sort_by_key(|pod| pod.meta().path());
     pods.dedup_by_key(|pod| pod.meta().path());
     let mut listing = Listing { cut: pods.len() > PODS, ..Listing::of(Vec::new()) };
     pods.truncate(PODS);
     let answers = pods.into_iter().map(|pod| async move {
-        let named = |container: &&crate::facts::workload::Container| container.args.iter().flatten().any(|argument| argument.contains("pool-name") || argument.contains("poolName"));
-        let container = pod.containers().find(named).or_else(|| pod.containers().next()).and_then(|container| container.name.as_deref());
+        let named = |container: &&crate::facts::workload::Container| {
+            container.args.iter().flatten().any(|argument| argument.contains("pool-name") || argument.contains("poolName"))
+        };
+        let container =
+            pod.containers().find(named).or_else(|| pod.containers().next()).and_then(|container| container.name.as_deref());
         let container = container.map_or_else(String::new, |name| format!("&container={}", segment(name)));
         let (namespace, name) = (segment(pod.meta().namespace()), segment(pod.meta().name()));
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/log?tailLines={LINES}&sinceSeconds={SECONDS}&limitBytes={BYTES}{container}");
+        let path = format!(
+            "/api/v1/namespaces/{namespace}/pods/{name}/log?tailLines={LINES}&sinceSeconds={SECONDS}&limitBytes={BYTES}{container}"
+        );
         (pod, asker.get_as(&path, "*/*").await)
     });
     for (pod, log) in futures_util::future::join_all(answers).await {
@@ -37,8 +44,14 @@ pub(super) async fn read(asker: &Asker, facts: &Facts) -> Listing<LogSign> {
             Ok(log) => {
                 let mut signs: Vec<LogSign> = Vec::new();
                 for sign in log.lines().filter_map(sign) {
-                    let sign = LogSign { namespace: Some(pod.meta().namespace().to_owned()), pod: Some(pod.meta().name().to_owned()), ..sign };
-                    let key = |sign: &LogSign| (sign.kind.clone(), sign.verb.clone(), sign.resource.clone(), sign.within.clone(), sign.status);
+                    let sign = LogSign {
+                        namespace: Some(pod.meta().namespace().to_owned()),
+                        pod: Some(pod.meta().name().to_owned()),
+                        ..sign
+                    };
+                    let key = |sign: &LogSign| {
+                        (sign.kind.clone(), sign.verb.clone(), sign.resource.clone(), sign.within.clone(), sign.status)
+                    };
                     if signs.len() < SIGNS && !signs.iter().any(|other| key(other) == key(&sign)) {
                         signs.push(sign);
                     }
@@ -66,12 +79,21 @@ pub(super) fn sign(line: &str) -> Option<LogSign> {
         let resource = before(rest, "\"")?;
         let group = after(rest, "in API group \"").and_then(|rest| before(rest, "\"")).unwrap_or("");
         let within = after(rest, "in the namespace \"").and_then(|rest| before(rest, "\"")).unwrap_or("");
-        let plain = |text: &str| text.len() <= 100 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'/'));
+        let plain = |text: &str| {
+            text.len() <= 100 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'/'))
+        };
         if ![verb, resource, group, within].into_iter().all(plain) {
             return None;
         }
         let own = |text: &str| Some(text.to_owned());
-        return Some(LogSign { kind: own("forbidden"), verb: own(verb), resource: own(resource), group: own(group), within: own(within), ..LogSign::default() });
+        return Some(LogSign {
+            kind: own("forbidden"),
+            verb: own(verb),
+            resource: own(resource),
+            group: own(group),
+            within: own(within),
+            ..LogSign::default()
+        });
     }
     let lower = line.to_ascii_lowercase();
     let of_traces = lower.contains("trace") && (lower.contains("export") || lower.contains("otlp") || lower.contains("/v1/traces"));

@@ -9,6 +9,7 @@ mod list;
 mod logs;
 mod pages;
 mod prepare;
+mod readings;
 
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +18,7 @@ use kube::Client;
 use thiserror::Error;
 
 use self::ask::Asker;
+use crate::explain::Reading;
 use crate::facts::{FORMAT, Facts, scrub};
 
 /// What is to be looked at, and how hard.
@@ -95,6 +97,11 @@ impl Gatherer {
         (facts.picker_configs, facts.log_signs, facts.secrets) = (configs, signs, secrets);
         progress("examining");
         Ok(facts)
+    }
+
+    /// Asks the metrics APIs for every metric of an autoscaler, as the controller does: one answer for each, in order.
+    pub async fn readings(&self, facts: &Facts, namespace: &str, name: &str, now: SystemTime) -> Vec<Reading> {
+        readings::read(&Asker::new(self.client.clone(), &self.options), facts, namespace, name, now).await
     }
 
     async fn list(&self, asker: &Asker, facts: &mut Facts) {

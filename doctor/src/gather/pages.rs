@@ -76,14 +76,18 @@ fn places(facts: &Facts, most: usize) -> (Vec<Place>, bool) {
                     serves: served.contains(&port),
                 };
                 // Two pools may select one pod.
-                if !places.iter().any(|other| other.namespace == place.namespace && other.pod == place.pod && other.port == place.port) {
+                if !places
+                    .iter()
+                    .any(|other| other.namespace == place.namespace && other.pod == place.pod && other.port == place.port)
+                {
                     places.push(place);
                 }
             }
         }
     }
     // Where metrics have a port of their own, that of the requests need not have a page.
-    let own: Vec<(String, String)> = places.iter().filter(|place| !place.serves).map(|place| (place.namespace.clone(), place.pod.clone())).collect();
+    let own: Vec<(String, String)> =
+        places.iter().filter(|place| !place.serves).map(|place| (place.namespace.clone(), place.pod.clone())).collect();
     places.retain(|place| !place.serves || !own.contains(&(place.namespace.clone(), place.pod.clone())) || place.path.is_empty());
     (places, false)
 }
@@ -154,7 +158,8 @@ fn fields((kind, message): (&'static str, String)) -> (Option<String>, Option<St
 /// What the page says.
 fn understand(page: &mut Page, answer: &Answer, asked_at: Instant) {
     let format = if answer.content_type.starts_with("application/openmetrics-text") { Format::OpenMetrics } else { Format::Text };
-    let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+    let wall_ms =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
     let stale_after_ms = i64::try_from(FRESH_AT_MOST.as_millis()).unwrap_or(i64::MAX);
     let reading = PageReader::new(None, &[]).explain(&answer.body, format, PageClock { asked_at, wall_ms, stale_after_ms });
     let reading = match reading {
@@ -180,7 +185,8 @@ fn understand(page: &mut Page, answer: &Answer, asked_at: Instant) {
     page.ranks = i64::try_from(load.units.len()).ok();
     let max_running: Vec<f64> = load.units.iter().filter_map(|unit| unit.max_running).collect();
     page.max_running = (!max_running.is_empty()).then(|| max_running.iter().sum());
-    let signals = [("waiting requests", page.waiting), ("running requests", page.running), ("KV cache use", page.kv_cache_utilization)];
+    let signals =
+        [("waiting requests", page.waiting), ("running requests", page.running), ("KV cache use", page.kv_cache_utilization)];
     let missing: Vec<_> = signals.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
     // Signals whose samples are of the past are not missing: that is another finding.
     if !missing.is_empty() && page.sample_age_seconds.is_none() {

@@ -64,7 +64,8 @@ impl Server {
         }
         let next = uri.query().is_some_and(|query| query.contains("continue="));
         let key = if next { format!("{path}+") } else { path };
-        let (code, kind, body) = self.answers.get(&key).cloned().unwrap_or_else(|| status(404, "the server could not find the requested resource"));
+        let (code, kind, body) =
+            self.answers.get(&key).cloned().unwrap_or_else(|| status(404, "the server could not find the requested resource"));
         Response::builder().status(code).header("content-type", kind).body(Body::from(body.into_bytes())).unwrap()
     }
 
@@ -143,7 +144,10 @@ async fn a_cluster_that_is_well_is_found_well_and_nothing_secret_is_taken_in() {
     assert_eq!(codes(&examination), Vec::<&str>::new(), "{:#?}", examination.findings);
     assert_eq!(unknown(&examination), []);
     let page = facts.pages.iter().next().unwrap();
-    assert_eq!((page.engine.as_deref(), page.running, page.waiting, page.kv_cache_utilization), (Some("vllm"), Some(3.0), Some(1.0), Some(0.5)));
+    assert_eq!(
+        (page.engine.as_deref(), page.running, page.waiting, page.kv_cache_utilization),
+        (Some("vllm"), Some(3.0), Some(1.0), Some(0.5))
+    );
     assert_eq!(facts.served_models.iter().next().unwrap().ids.as_deref(), Some(&["m".to_owned()][..]));
     assert_eq!((facts.kubernetes.as_deref(), facts.recorded_at.as_deref()), (Some("v1.34.4"), Some("1970-01-01T00:00:00Z")));
     let record = serde_json::to_string(&facts).unwrap();
@@ -172,7 +176,10 @@ async fn pages_that_fail_are_told_apart() {
         assert_eq!(codes(&examination), [code], "{told}");
     }
     // What the API server itself does not allow says nothing of the pod.
-    let forbidden = status(403, "pods \"a\" is forbidden: User \"u\" cannot get resource \"pods/proxy\" in API group \"\" in the namespace \"n\"");
+    let forbidden = status(
+        403,
+        "pods \"a\" is forbidden: User \"u\" cannot get resource \"pods/proxy\" in API group \"\" in the namespace \"n\"",
+    );
     let (_, examination) = with(well(), page, forbidden).examine().await;
     assert_eq!(codes(&examination), Vec::<&str>::new());
     assert_eq!(unknown(&examination), [("pages", "forbidden: get pods/proxy"), ("servedModels", "forbidden: get pods/proxy")]);
@@ -195,7 +202,10 @@ async fn what_may_not_be_read_is_a_fact() {
     let (_, examination) = with(well(), jobs, status(403, "jobs.batch is forbidden")).examine().await;
     assert_eq!(codes(&examination), Vec::<&str>::new());
     let missing = &examination.not_known[0];
-    assert_eq!((missing.facts, missing.why.as_str(), missing.checks.as_slice()), ("jobs", "forbidden: list jobs.batch in all namespaces", &["job-stuck"][..]));
+    assert_eq!(
+        (missing.facts, missing.why.as_str(), missing.checks.as_slice()),
+        ("jobs", "forbidden: list jobs.batch in all namespaces", &["job-stuck"][..])
+    );
 
     let (_, examination) = with(well(), jobs, status(500, "etcd is away")).examine().await;
     assert_eq!(unknown(&examination), [("jobs", "list jobs.batch in all namespaces: etcd is away")]);
@@ -260,10 +270,16 @@ async fn without_an_api_server_there_are_no_facts() {
 fn signs_are_read_off_lines_and_lines_are_not_kept() {
     let line = r#"E1121 reflector.go:200] failed to list *v1.Pod: pods is forbidden: User "system:serviceaccount:n:epp" cannot list resource "pods" in API group "" in the namespace "n""#;
     let sign = logs::sign(line).unwrap();
-    assert_eq!((sign.verb.as_deref(), sign.resource.as_deref(), sign.group.as_deref(), sign.within.as_deref()), (Some("list"), Some("pods"), Some(""), Some("n")));
+    assert_eq!(
+        (sign.verb.as_deref(), sign.resource.as_deref(), sign.group.as_deref(), sign.within.as_deref()),
+        (Some("list"), Some("pods"), Some(""), Some("n"))
+    );
     let json = r#"{"msg":"inferencepools.inference.networking.k8s.io \"p\" is forbidden: User \"u\" cannot get resource \"inferencepools\" in API group \"inference.networking.k8s.io\" at the cluster scope"}"#;
     let sign = logs::sign(json).unwrap();
-    assert_eq!((sign.verb.as_deref(), sign.group.as_deref(), sign.within.as_deref()), (Some("get"), Some("inference.networking.k8s.io"), Some("")));
+    assert_eq!(
+        (sign.verb.as_deref(), sign.group.as_deref(), sign.within.as_deref()),
+        (Some("get"), Some("inference.networking.k8s.io"), Some(""))
+    );
     for (line, status) in [
         ("traces export: failed to send to http://otel:4318/v1/traces: 401 Unauthorized", 401),
         ("rpc error exporting traces: code = PermissionDenied", 403),
@@ -271,7 +287,9 @@ fn signs_are_read_off_lines_and_lines_are_not_kept() {
     ] {
         assert_eq!(logs::sign(line).and_then(|sign| sign.status), Some(status), "{line}");
     }
-    for line in ["all is well", "request 401 of user", "trace id 4014", "x is forbidden", "is forbidden: cannot list resource \"a b;c\""] {
+    for line in
+        ["all is well", "request 401 of user", "trace id 4014", "x is forbidden", "is forbidden: cannot list resource \"a b;c\""]
+    {
         assert!(logs::sign(line).is_none(), "{line}");
     }
 }

@@ -167,7 +167,10 @@ const WORLDS: &[(&str, Break)] = &[
     }),
     ("picker-fits-no-node", |w| {
         let message = "0/3 nodes are available: 3 Insufficient cpu.";
-        w.set(&at(EPP, "status/conditions"), json!([condition("PodScheduled", "False", "Unschedulable", message), condition("Ready", "False", "", "")]));
+        w.set(
+            &at(EPP, "status/conditions"),
+            json!([condition("PodScheduled", "False", "Unschedulable", message), condition("Ready", "False", "", "")]),
+        );
         w.set(&at(EPP, "status/phase"), json!("Pending")).remove(&at(EPP, "spec/nodeName"));
     }),
     ("picker-pool-name", |w| {
@@ -267,15 +270,24 @@ const WORLDS: &[(&str, Break)] = &[
         w.remove("pods/dcgm-0");
     }),
     ("apiservice-unavailable", |w| {
-        w.set("apiServices/v1beta1.external.metrics.k8s.io/status/conditions/0", condition("Available", "False", "MissingEndpoints", "no endpoints"));
+        w.set(
+            "apiServices/v1beta1.external.metrics.k8s.io/status/conditions/0",
+            condition("Available", "False", "MissingEndpoints", "no endpoints"),
+        );
         let message = "the server is currently unable to handle the request";
         w.set(&at(HPA, "status/conditions/1"), condition("ScalingActive", "False", "FailedGetExternalMetric", message));
     }),
     ("apiservice-foreign", |w| {
-        w.set("apiServices/v1beta1.external.metrics.k8s.io/spec/service", json!({"namespace": "keda", "name": "keda-operator-metrics-apiserver"}));
+        w.set(
+            "apiServices/v1beta1.external.metrics.k8s.io/spec/service",
+            json!({"namespace": "keda", "name": "keda-operator-metrics-apiserver"}),
+        );
     }),
     ("hpa-metric-failed", |w| {
-        w.set(&at(HPA, "status/conditions/1"), condition("ScalingActive", "False", "FailedGetExternalMetric", "pool team-a/chat: 0 of 2 endpoints are fresh"));
+        w.set(
+            &at(HPA, "status/conditions/1"),
+            condition("ScalingActive", "False", "FailedGetExternalMetric", "pool team-a/chat: 0 of 2 endpoints are fresh"),
+        );
     }),
     ("hpa-metric-misspelt", |w| {
         only_metric(w, external("inference_pool_total_inflight_request", average("64")));
@@ -317,7 +329,10 @@ const WORLDS: &[(&str, Break)] = &[
         w.push("autoscalers", second);
     }),
     ("two-scalers", |w| {
-        w.set("scaledObjects", json!({"items": [{"metadata": {"name": "chat", "namespace": "team-a"}, "spec": {"scaleTargetRef": {"name": "chat"}}}]}));
+        w.set(
+            "scaledObjects",
+            json!({"items": [{"metadata": {"name": "chat", "namespace": "team-a"}, "spec": {"scaleTargetRef": {"name": "chat"}}}]}),
+        );
     }),
     ("two-hpas-one-demand", |w| {
         let mut second = w.0["autoscalers"]["items"][0].clone();
@@ -337,7 +352,8 @@ const WORLDS: &[(&str, Break)] = &[
         w.set("pages/chat-0/waiting", json!(12)).set("pages/chat-1/kvCacheUtilization", json!(0.95));
     }),
     ("gpu-node-cannot-drain", |w| {
-        w.remove("pods/chat-1").set("pods/toolbox/metadata/annotations", json!({"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}));
+        w.remove("pods/chat-1")
+            .set("pods/toolbox/metadata/annotations", json!({"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}));
     }),
     ("gpu-node-cannot-drain", |w| {
         w.remove("pods/chat-1").set("disruptionBudgets/toolbox/status/disruptionsAllowed", json!(0));
@@ -346,7 +362,10 @@ const WORLDS: &[(&str, Break)] = &[
         w.remove("pods/chat-1").set("pods/toolbox/metadata/ownerReferences", json!([]));
     }),
     ("job-stuck", |w| {
-        w.set("jobs/load/status", json!({"failed": 7, "conditions": [condition("Failed", "True", "BackoffLimitExceeded", "gave up")]}));
+        w.set(
+            "jobs/load/status",
+            json!({"failed": 7, "conditions": [condition("Failed", "True", "BackoffLimitExceeded", "gave up")]}),
+        );
     }),
     ("job-stuck", |w| {
         w.set("jobs/load/status", json!({"active": 1, "failed": 2, "startTime": "2026-11-21T08:00:00Z"}));

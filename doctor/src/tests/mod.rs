@@ -6,3 +6,5 @@ mod record;
 mod reporting;
 mod unknown;
 mod world;
+
+pub(crate) use world::World;

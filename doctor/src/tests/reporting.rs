@@ -29,8 +29,14 @@ fn the_worst_comes_first_and_decides_what_is_returned() {
 fn people_are_told_what_by_what_and_how_to_mend_it() {
     let text = report::text(&broken().examine(), false);
     assert!(text.contains("error   HTTPRoute web/chat: may not point to pool team-a/chat: its requests get 500 and no picker is asked [route-no-grant]\n    no ReferenceGrant in namespace team-a\n    → kubectl apply -f - <<'END'\n"), "{text}");
-    assert!(text.contains("unknown  jobs: forbidden: list jobs.batch in all namespaces\n    not or not wholly checked: job-stuck\n"), "{text}");
-    assert!(text.ends_with("2 pools, 71 checks: 2 errors, 1 warning, 1 note; one kind of facts could not be looked at\n"), "{text}");
+    assert!(
+        text.contains("unknown  jobs: forbidden: list jobs.batch in all namespaces\n    not or not wholly checked: job-stuck\n"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("2 pools, 71 checks: 2 errors, 1 warning, 1 note; one kind of facts could not be looked at\n"),
+        "{text}"
+    );
     assert!(!text.contains('\u{1b}'));
     assert!(report::text(&broken().examine(), true).contains("\u{1b}[31merror"));
     assert_eq!(report::text(&World::healthy().examine(), false), "2 pools, 71 checks: nothing found\n");
@@ -56,7 +62,8 @@ fn programs_are_told_the_same() {
 #[test]
 fn one_pool_alone_may_be_asked_for() {
     let examination = broken().examine();
-    let pools = |examination: crate::Examination| examination.findings.iter().map(|finding| finding.pool.clone()).collect::<Vec<_>>();
+    let pools =
+        |examination: crate::Examination| examination.findings.iter().map(|finding| finding.pool.clone()).collect::<Vec<_>>();
     let code = Some("team-a/code".to_owned());
     assert_eq!(pools(examination.clone().about("code")), [code.clone(), None, None]);
     assert_eq!(pools(examination.clone().about("team-a/code")), [code, None, None]);

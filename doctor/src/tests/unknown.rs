@@ -19,11 +19,14 @@ fn fields(value: &Value, path: &str, own_keys: bool, found: &mut Vec<String>) {
                     found.push(path.clone());
                 }
                 // A Service's selector is labels, a pool's or monitor's has a form.
-                let labels = OWN_KEYS.contains(&key.as_str()) && value.as_object().is_some_and(|inner| inner.values().all(Value::is_string));
+                let labels =
+                    OWN_KEYS.contains(&key.as_str()) && value.as_object().is_some_and(|inner| inner.values().all(Value::is_string));
                 fields(value, &path, labels, found);
             }
         }
-        Value::Array(items) => items.iter().enumerate().for_each(|(position, item)| fields(item, &format!("{path}/{position}"), false, found)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(position, item)| fields(item, &format!("{path}/{position}"), false, found))
+        }
         _ => {}
     }
 }
@@ -91,8 +94,20 @@ fn needs_are_kinds_of_facts_and_each_kind_says_whom_it_serves() {
         }
     }
     let record = serde_json::to_value(Facts::default()).unwrap();
-    let in_record: Vec<_> = record.as_object().unwrap().keys().filter(|key| record[key.as_str()].is_object()).map(String::as_str).collect();
-    assert_eq!({ let mut known = known.clone(); known.sort_unstable(); known }, { let mut own = in_record; own.sort_unstable(); own });
+    let in_record: Vec<_> =
+        record.as_object().unwrap().keys().filter(|key| record[key.as_str()].is_object()).map(String::as_str).collect();
+    assert_eq!(
+        {
+            let mut known = known.clone();
+            known.sort_unstable();
+            known
+        },
+        {
+            let mut own = in_record;
+            own.sort_unstable();
+            own
+        }
+    );
 }
 
 /// Any subset of the fields of a broken or healthy world.

@@ -9,30 +9,30 @@ const HEALTHY: &str = include_str!("healthy.yaml");
 
 /// Facts as a tree.
 #[derive(Clone, Debug)]
-pub(super) struct World(pub(super) Value);
+pub(crate) struct World(pub(super) Value);
 
 impl World {
-    pub(super) fn healthy() -> Self {
+    pub(crate) fn healthy() -> Self {
         Self(serde_saphyr::from_str(HEALTHY).unwrap())
     }
 
-    pub(super) fn facts(&self) -> Facts {
+    pub(crate) fn facts(&self) -> Facts {
         serde_json::from_value(self.0.clone()).unwrap()
     }
 
-    pub(super) fn examine(&self) -> Examination {
+    pub(crate) fn examine(&self) -> Examination {
         examine(&self.facts())
     }
 
     /// The codes of what is found, each once, in the order of the report.
-    pub(super) fn codes(&self) -> Vec<&'static str> {
+    pub(crate) fn codes(&self) -> Vec<&'static str> {
         let mut codes: Vec<_> = self.examine().findings.iter().map(|finding| finding.code).collect();
         codes.dedup();
         codes
     }
 
     /// Writes `value` at `path`: `pods/chat-0/status/phase`, where the second word is what an item is called.
-    pub(super) fn set(&mut self, path: &str, value: Value) -> &mut Self {
+    pub(crate) fn set(&mut self, path: &str, value: Value) -> &mut Self {
         let (parent, key) = path.rsplit_once('/').unwrap_or(("", path));
         match self.at(parent) {
             Value::Array(items) => items[key.parse::<usize>().unwrap()] = value,
@@ -42,11 +42,12 @@ impl World {
     }
 
     /// Takes away what is at `path`, which must be there.
-    pub(super) fn remove(&mut self, path: &str) -> &mut Self {
+    pub(crate) fn remove(&mut self, path: &str) -> &mut Self {
         let (parent, key) = path.rsplit_once('/').unwrap();
         let removed = match self.at(parent) {
             Value::Array(items) => {
-                let position = key.parse().unwrap_or_else(|_| items.iter().position(|item| named(item, &unescaped(key))).expect(path));
+                let position =
+                    key.parse().unwrap_or_else(|_| items.iter().position(|item| named(item, &unescaped(key))).expect(path));
                 Some(items.remove(position))
             }
             Value::Object(fields) if fields.contains_key("items") => {
@@ -61,7 +62,7 @@ impl World {
     }
 
     /// Adds an item at the end of a listing or list.
-    pub(super) fn push(&mut self, path: &str, value: Value) -> &mut Self {
+    pub(crate) fn push(&mut self, path: &str, value: Value) -> &mut Self {
         let list = self.at(path);
         let list = if list.is_object() { &mut list["items"] } else { list };
         if list.is_null() {
