@@ -178,9 +178,9 @@ fn what_is_explained_is_what_happens_next() {
     assert!(pool.contains("coverage    2 of 2 Ready servers can be read") && pool.contains("0 running, 0 waiting"), "{pool}");
     let quiet = explain("hpa");
     eprintln!("{pool}{quiet}");
-    // Nobody asks for anything, and fewer than two it may not have.
+    // Nobody asks for anything, and it waits before it shrinks.
     assert!(
-        quiet.contains("  value     0, ") && quiet.contains("cut to 2 by minReplicas 2") && quiet.contains("next        2 stays"),
+        quiet.contains("  value     0, ") && quiet.contains("wanted      0") && quiet.contains("next        2 stays"),
         "{quiet}"
     );
     // Its bounds move, and it follows within a turn.

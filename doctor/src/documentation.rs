@@ -23,7 +23,15 @@ It lists objects, reads metrics pages and `/v1/models` of the pools' pods throug
 pickers' logs. What it may not read it names, with the checks that lack it; nothing unknown is taken for missing. A record holds the fields that
 checks look at and no others: no Secrets, no environment values, no log lines, no prompts; command lines without what is not needed.
 
-| it returns | when |
+Its rights: `get`, `list` on what is listed, `get` on `pods/proxy`, `pods/log` and on ConfigMaps of pickers; of Secrets that monitors name it asks
+for the metadata alone. Nothing is written to the cluster.
+
+`weir explain hpa NAME` asks the metrics API as the autoscaler does and shows its arithmetic: each value and its age, target, ratio, tolerance, Ready
+pods, proposal, which metric wins, what window, policies or bounds hold it, and the next size. What the controller remembers of earlier turns cannot
+be seen from outside; a window is taken as if the present size had just been recommended. `weir explain pool NAME` shows the pool's servers, their
+numbers, and the means, totals and saturation that follow.
+
+| `weir doctor` returns | when |
 |---|---|
 | 0 | nothing was found, or notes only |
 | 1 | warnings |

@@ -22,7 +22,6 @@ pub mod report;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use checks::told_missing as checks_told_missing;
 pub use checks::{CHECKS, examine};
 pub use documentation::documentation;
 pub use explain::{ExplainError, Explanation, Reading, explain_autoscaler, explain_pool};

@@ -101,7 +101,7 @@ pub(crate) const BREAKS: &[(&str, &[&str], Act, Act)] = &[
     (
         "pods-without-gpu",
         &[],
-        |scene| server(scene, json!({"name": "server", "image": "pause", "resources": {"limits": {"nvidia.com/gpu": "1"}}})),
+        |scene| server(scene, json!({"name": "server", "image": "pause", "resources": {"limits": {"nvidia.com/gpu": "1000"}}})),
         without_server,
     ),
     (

@@ -26,8 +26,6 @@ mod route_parents;
 mod route_rules;
 mod server;
 
-pub(crate) use page_content::told_missing;
-
 use crate::facts::{Facts, Listing, Reason};
 use crate::finding::{Check, Examination, Finding, NotKnown};
 

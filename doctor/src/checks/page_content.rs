@@ -85,25 +85,15 @@ fn engine_unknown(facts: &Facts) -> Vec<Finding> {
 fn family_missing(facts: &Facts) -> Vec<Finding> {
     each_page(facts, |_, pod, page| {
         let engine = page.engine.as_deref()?;
-        // A signal that the page has shown to be there is told by all; where none is, nothing was recorded of them.
-        let signals =
-            [("waiting requests", page.waiting), ("running requests", page.running), ("KV cache use", page.kv_cache_utilization)];
-        let missing: Vec<_> = signals.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
-        // Engines that never have KV cache use on their page.
-        let never = matches!(engine, "tgi" | "llamacpp" | "llama.cpp" | "triton") && missing == ["KV cache use"];
-        // The record says which signals were looked for by the number of samples.
-        if missing.is_empty() || never || page.samples.is_none() || page.unreadable.as_deref() != Some(&told_missing(&missing)) {
+        let missing = page.missing.as_deref().filter(|missing| !missing.is_empty())?;
+        // Engines that never have the use of their KV cache on the page.
+        if matches!(engine, "tgi" | "llamacpp" | "triton") && missing == ["KV cache use"] {
             return None;
         }
         let finding = Finding::new("Pod", pod.meta().path(), format!("its page does not say: {}", missing.join(", ")))
             .evidence(format!("{} is a page of {engine}", page.place()));
         Some(finding.remedy("docs/engines.md lists each engine's families: start the server with metrics on, or update it"))
     })
-}
-
-/// What is recorded of a page that lacks signals: so that a record in which they were merely left out says nothing.
-pub(crate) fn told_missing(missing: &[&str]) -> String {
-    format!("without {}", missing.join(", "))
 }
 
 fn stale(facts: &Facts) -> Vec<Finding> {

@@ -153,8 +153,8 @@ fn model_header_unset(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for route in facts.routes.iter() {
         let route_meta = meta(route.metadata.as_ref());
-        if controllers(route).any(|name| name.contains("envoyproxy.io")) {
-            // Its own router reads bodies.
+        if controllers(route).any(|name| name.contains("envoyproxy.io") || name.contains("agentgateway")) {
+            // They can read bodies themselves.
             continue;
         }
         for (rule, _, pool) in rules_with_pool(route.spec.as_ref().and_then(|spec| spec.rules.as_ref()), route_meta.namespace()) {

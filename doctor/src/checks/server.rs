@@ -1,5 +1,7 @@
 //! Servers that do not serve.
 
+use std::time::Duration;
+
 use crate::facts::Facts;
 use crate::facts::observed::REFUSED;
 use crate::facts::workload::{ContainerStatus, Pod};
@@ -38,6 +40,9 @@ pub(crate) static OOM_KILLED: Check = Check {
     needs: &["pools", "pods"],
     run: oom_killed,
 };
+
+/// A kill longer ago than this is history.
+const RECENT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Whether a container crashes again and again.
 pub(super) fn crashes(status: &&ContainerStatus) -> bool {
@@ -122,7 +127,11 @@ fn crash_loop(facts: &Facts) -> Vec<Finding> {
 
 fn oom_killed(facts: &Facts) -> Vec<Finding> {
     let found = servers(facts).filter_map(|(pool, pod)| {
-        let status = pod.container_statuses().find(|status| is_oom(status))?;
+        let long_ago = |status: &&ContainerStatus| {
+            let end = last_end(status).and_then(|end| end.finished_at.as_ref());
+            facts.ago(end).is_some_and(|ago| ago > RECENT)
+        };
+        let status = pod.container_statuses().find(|status| is_oom(status) && !long_ago(status))?;
         let container = status.name.as_deref().unwrap_or("?");
         let finding = Finding::new("Pod", pod.meta().path(), "was killed for want of memory").evidence(end_told(status)).remedy(
             format!("raise resources.limits.memory of container {container}: weights pass through it when the model is loaded"),

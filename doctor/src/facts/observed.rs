@@ -24,6 +24,8 @@ facts! {
         waiting: f64,
         running: f64,
         kv_cache_utilization: f64,
+        /// Load signals of the engine that it lacks.
+        missing: Vec<String>,
         /// How many engines (data-parallel ranks) one page tells of.
         ranks: i64,
         max_running: f64,

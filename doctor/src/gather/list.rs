@@ -67,6 +67,21 @@ pub(super) async fn all<T: DeserializeOwned + Fact>(asker: &Asker, kind: Kind<'_
     Listing { why: whole.why, ..one }
 }
 
+/// Lists the first of `kinds` that the API server has.
+pub(super) async fn first_served<T: DeserializeOwned + Fact, const MANY: usize>(
+    asker: &Asker,
+    kinds: [Kind<'_>; MANY],
+) -> Listing<T> {
+    let mut listing = Listing::none(Reason::NotServed);
+    for kind in kinds {
+        listing = all(asker, kind).await;
+        if !listing.not_served() {
+            break;
+        }
+    }
+    listing
+}
+
 async fn within<T: DeserializeOwned + Fact>(asker: &Asker, kind: Kind<'_>, namespace: Option<&str>) -> Listing<T> {
     let mut listing = Listing { namespaces: namespace.map(|namespace| vec![namespace.to_owned()]), ..Listing::of(Vec::new()) };
     let mut next: Option<String> = None;

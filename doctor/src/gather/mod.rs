@@ -21,6 +21,15 @@ use self::ask::Asker;
 use crate::explain::Reading;
 use crate::facts::{FORMAT, Facts, scrub};
 
+/// Kinds whose versions come and go: of each the first that is served.
+const GRANTS: [&str; 2] =
+    ["apis/gateway.networking.k8s.io/v1beta1/referencegrants", "apis/gateway.networking.k8s.io/v1/referencegrants"];
+const DESTINATION_RULES: [&str; 3] = [
+    "apis/networking.istio.io/v1/destinationrules",
+    "apis/networking.istio.io/v1beta1/destinationrules",
+    "apis/networking.istio.io/v1alpha3/destinationrules",
+];
+
 /// What is to be looked at, and how hard.
 #[derive(Clone, Debug)]
 pub struct GatherOptions {
@@ -59,7 +68,8 @@ pub struct Gatherer {
 }
 
 impl Gatherer {
-    /// Reads by `client`, as its user.
+    /// Reads by `client`, as its user. It should send nothing twice (`ClientOptions::connect_without_retries`): a pod that refuses is told
+    /// of by a 503.
     pub fn new(client: Client, options: GatherOptions) -> Self {
         Self { client, options }
     }
@@ -125,8 +135,8 @@ impl Gatherer {
             tokio::join!(
                 list::all(asker, anywhere("apis/gateway.networking.k8s.io/v1/gateways")),
                 list::all(asker, anywhere("apis/gateway.networking.k8s.io/v1/httproutes")),
-                list::all(asker, anywhere("apis/gateway.networking.k8s.io/v1beta1/referencegrants")),
-                list::all(asker, anywhere("apis/networking.istio.io/v1/destinationrules")),
+                list::first_served(asker, GRANTS.map(anywhere)),
+                list::first_served(asker, DESTINATION_RULES.map(anywhere)),
             )
         };
         let workloads = async {

@@ -10,7 +10,6 @@ use weir_datastore::page::Format;
 
 use super::GatherOptions;
 use super::ask::{Answer, Asker, Problem, segment};
-use crate::checks_told_missing;
 use crate::facts::observed::{FAILED, NOT_ALLOWED, Page, REFUSED, ServedModels, TIMEOUT};
 use crate::facts::{Facts, Listing, Reason, scrub};
 use crate::look::meta;
@@ -187,10 +186,10 @@ fn understand(page: &mut Page, answer: &Answer, asked_at: Instant) {
     page.max_running = (!max_running.is_empty()).then(|| max_running.iter().sum());
     let signals =
         [("waiting requests", page.waiting), ("running requests", page.running), ("KV cache use", page.kv_cache_utilization)];
-    let missing: Vec<_> = signals.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
+    let missing: Vec<_> = signals.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| (*name).to_owned()).collect();
     // Signals whose samples are of the past are not missing: that is another finding.
     if !missing.is_empty() && page.sample_age_seconds.is_none() {
-        page.unreadable = Some(checks_told_missing(&missing));
+        page.missing = Some(missing);
     }
 }
 

@@ -228,6 +228,16 @@ async fn where_all_namespaces_may_not_be_listed_the_kubeconfigs_own_is() {
 }
 
 #[tokio::test]
+async fn of_a_kind_with_several_versions_the_one_that_is_served_is_read() {
+    let grant = json!({"metadata": {"name": "g", "namespace": "n"}});
+    let mut answers = well();
+    answers.push(("/apis/gateway.networking.k8s.io/v1/referencegrants", list(json!([grant]))));
+    let (facts, _) = Server::new(answers).examine().await;
+    assert_eq!(facts.grants.iter().count(), 1);
+    assert!(facts.destination_rules.not_served());
+}
+
+#[tokio::test]
 async fn one_namespace_alone_is_asked_for() {
     let server = Server::new(vec![]);
     server.gather(GatherOptions { namespace: Some("n/../x".into()), ..GatherOptions::default() }).await.unwrap();

@@ -233,7 +233,7 @@ const WORLDS: &[(&str, Break)] = &[
     ("page-engine-unknown", |w| page(w, json!({"status": 200, "unreadable": "an HTML document"}))),
     ("page-family-missing", |w| {
         w.remove("pages/chat-0/kvCacheUtilization");
-        w.set("pages/chat-0/unreadable", json!("without KV cache use"));
+        w.set("pages/chat-0/missing", json!(["KV cache use"]));
     }),
     ("page-stale", |w| {
         w.set("pages/chat-0/sampleAgeSeconds", json!(400.0));
@@ -404,6 +404,45 @@ fn each_finding_says_what_by_what_and_how_to_mend_it() {
             assert!(!finding.what.is_empty() && !finding.evidence.is_empty() && !finding.remedy.is_empty(), "{finding:?}");
             assert!(finding.object.contains(' ') && finding.severity == check.severity, "{finding:?}");
         }
+    }
+}
+
+#[test]
+fn what_is_like_a_fault_and_is_none() {
+    let like: [Break; 5] = [
+        // Killed days ago, and well since.
+        |w| {
+            let ended = json!({"terminated": {"reason": "OOMKilled", "finishedAt": "2026-11-10T00:00:00Z"}});
+            w.set(&at(CHAT, "status/containerStatuses/0/lastState"), ended);
+        },
+        // A gateway that reads bodies itself.
+        |w| {
+            w.remove("pods/bbr-0").set(&at(ROUTE, "status/parents/0/controllerName"), json!("agentgateway.dev/agentgateway"));
+        },
+        // A server that wants a token for its models has not said that it has none.
+        |w| {
+            w.set("servedModels/chat-0", json!({"namespace": "team-a", "pod": "chat-0", "port": 8000, "status": 401}));
+            w.set("rewrites/assistant/spec/rules/0/targets/0/modelRewrite", json!("mistral"));
+        },
+        // KEDA's own HPA beside its ScaledObject.
+        |w| {
+            w.set("autoscalers/chat/metadata/ownerReferences", json!([{"kind": "ScaledObject", "name": "chat"}]));
+            let scaled = json!({"metadata": {"name": "chat", "namespace": "team-a"}, "spec": {"scaleTargetRef": {"name": "chat"}}});
+            w.set("scaledObjects", json!({"items": [scaled]}));
+        },
+        // Two Deployments of a pool, each answering for its own pods.
+        |w| {
+            let mut second = w.0["autoscalers"]["items"][0].clone();
+            second["metadata"]["name"] = json!("chat-b");
+            second["spec"]["scaleTargetRef"]["name"] = json!("chat-b");
+            second["spec"]["metrics"][0]["external"]["metric"]["selector"]["matchLabels"]["pod.gpu"] = json!("b");
+            w.push("autoscalers", second);
+        },
+    ];
+    for (position, change) in like.iter().enumerate() {
+        let mut world = World::healthy();
+        change(&mut world);
+        assert_eq!(world.codes(), Vec::<&str>::new(), "{position}: {:#?}", world.examine().findings);
     }
 }
 

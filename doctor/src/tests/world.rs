@@ -36,6 +36,10 @@ impl World {
         let (parent, key) = path.rsplit_once('/').unwrap_or(("", path));
         match self.at(parent) {
             Value::Array(items) => items[key.parse::<usize>().unwrap()] = value,
+            listing if listing.get("items").is_some() && key != "items" => {
+                let items = listing["items"].as_array_mut().unwrap();
+                *items.iter_mut().find(|item| named(item, &unescaped(key))).expect(path) = value;
+            }
             other => other[unescaped(key)] = value,
         }
         self
