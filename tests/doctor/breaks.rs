@@ -99,12 +99,6 @@ pub(crate) const BREAKS: &[(&str, &[&str], Act, Act)] = &[
         without_server,
     ),
     (
-        "pods-without-gpu",
-        &[],
-        |scene| server(scene, json!({"name": "server", "image": "pause", "resources": {"limits": {"nvidia.com/gpu": "1000"}}})),
-        without_server,
-    ),
-    (
         "hpa-metric-misspelt",
         &[],
         |scene| metric(scene, "inference_pool_total_inflight_request", json!({"type": "AverageValue", "averageValue": "64"})),

@@ -83,7 +83,7 @@ fn no_pods(facts: &Facts) -> Vec<Finding> {
         let here: Vec<_> = pods.iter().filter(|pod| pod.meta().namespace() == pool_meta.namespace() && pod.counts()).collect();
         // A pod whose labels are not known may be the one.
         let selected = |pod: &&Pod| pod.meta().labels.as_ref().is_none_or(|labels| has_all(labels, &wanted));
-        if here.iter().any(|pod| selected(pod)) {
+        if here.iter().any(selected) {
             return None;
         }
         // What makes its pods may be at zero on purpose; one of which too little is known may be that.

@@ -106,7 +106,9 @@ impl Pod {
     /// Why the scheduler has no node for it.
     pub(crate) fn unschedulable(&self) -> Option<&Condition> {
         let conditions = self.status.as_ref()?.conditions.as_ref();
+        // Gated pods wait for something else.
         super::meta::condition(conditions, "PodScheduled", "False")
+            .filter(|condition| condition.reason.as_deref() == Some("Unschedulable"))
     }
 
     /// How much of `resource` its containers ask for.
