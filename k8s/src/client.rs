@@ -71,7 +71,21 @@ impl ClientOptions {
     /// # Errors
     /// [`ClientError`], with the file and the way out.
     pub async fn connect(&self) -> Result<Client, ClientError> {
+        Self::client(self.config().await?)
+    }
+
+    /// The same, but every request is sent once: kube sends it again after 429, 503 and 504, so that whoever asks never hears of a pod
+    /// behind the API server's proxy that refuses.
+    ///
+    /// # Errors
+    /// As [`ClientOptions::connect`].
+    pub async fn connect_without_retries(&self) -> Result<Client, ClientError> {
         let mut config = self.config().await?;
+        config.default_retry = false;
+        Self::client(config)
+    }
+
+    fn client(mut config: Config) -> Result<Client, ClientError> {
         config.headers.push((USER_AGENT_HEADER, HeaderValue::from_static(USER_AGENT)));
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.read_timeout = Some(READ_TIMEOUT);

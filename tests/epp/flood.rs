@@ -104,8 +104,8 @@ async fn flood(name: &str, requests: usize, fit: usize) {
     }
     let full = memory(&picker.page().await);
     eprintln!("{fit} of {requests} requests of 64 KiB wait: {before:.0} MiB before, {full:.0} MiB now");
-    // The bodies, and 64 KiB at most for each connection that was read from.
-    let most = (limit + requests * BODY) as f64 / f64::from(1 << 20);
+    // The bodies, and what is kept for each connection that was read from.
+    let most = (limit + 2 * requests * BODY) as f64 / f64::from(1 << 20);
     assert!(full - before < most, "{before} MiB before, {full} MiB now: more than {most} MiB");
 
     pools_file(&folder, &addresses[0]);

@@ -57,6 +57,76 @@ pub(crate) enum Command {
     SimulateServer(SimulateArguments),
     /// The whole line on this machine: servers, load, metrics, autoscaling
     Demo(DemoArguments),
+    /// Find what is wrong with pools, gateways, metrics and autoscalers, from outside; returns 0, 1 (warnings), 2 (errors), 3 (could not look)
+    Doctor(DoctorArguments),
+    /// Show an autoscaler's arithmetic with the numbers of this moment and what it will do next, or a pool's numbers
+    Explain(ExplainArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArguments {
+    /// What is explained
+    #[arg(value_name = "KIND")]
+    pub(crate) kind: ExplainKind,
+    /// Its name
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Its namespace; without it, that of the kubeconfig's context
+    #[arg(long, short, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// A kubeconfig
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Which context of the kubeconfig
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
+    /// How long one call may take
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ExplainKind {
+    /// A HorizontalPodAutoscaler
+    Hpa,
+    /// An InferencePool
+    Pool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// One namespace alone; without it, all that may be read
+    #[arg(long, short, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// What concerns one pool: NAME or NAMESPACE/NAME
+    #[arg(long, value_name = "POOL")]
+    pub(crate) pool: Option<String>,
+    /// How to show it
+    #[arg(long, short, default_value = "text")]
+    pub(crate) output: DoctorOutput,
+    /// Write down what was seen: to attach to a bug report, without secrets
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// Examine what was written down, without a cluster
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["namespace", "record", "kubeconfig", "context", "timeout"])]
+    pub(crate) from: Option<PathBuf>,
+    /// A kubeconfig
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Which context of the kubeconfig
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
+    /// How long one call may take
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum DoctorOutput {
+    /// For people
+    Text,
+    /// For programs: one object
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@
 mod args;
 mod deletion_cost;
 mod demo;
+mod doctor;
 mod epp;
 mod logging;
 mod process;
@@ -30,9 +31,9 @@ fn allow_many_descriptors() {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse_from(epp::command_line(std::env::args_os()));
-    // The demo draws where log lines would go.
-    logging::init(&arguments.log, matches!(arguments.command, Command::Demo(_)));
+    let arguments = Arguments::parse_from(epp::command_line(doctor::command_line(std::env::args_os())));
+    // The demo draws where log lines would go, and the doctor tells.
+    logging::init(&arguments.log, matches!(arguments.command, Command::Demo(_) | Command::Doctor(_) | Command::Explain(_)));
     weir_serving::install_crypto_provider();
     allow_many_descriptors();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -42,8 +43,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(async {
+    let outcome: anyhow::Result<ExitCode> = runtime.block_on(async {
         match arguments.command {
+            Command::Doctor(doctor) => return Ok(doctor::run(doctor).await),
+            Command::Explain(explain) => doctor::explain(explain).await,
             Command::Read(read) => read::run(read).await,
             Command::Exporter(exporter) => serve::exporter(exporter).await,
             Command::Adapter(adapter) => serve::adapter(adapter).await,
@@ -54,10 +57,11 @@ fn main() -> ExitCode {
             Command::Simulate(what_if) => what_if::run_command(&what_if),
             Command::SimulateServer(simulate) => simulate::run(simulate).await,
             Command::Demo(demo) => demo::run(demo).await,
-        }
+        }?;
+        Ok(ExitCode::SUCCESS)
     });
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("weir: {error:#}");
             ExitCode::FAILURE

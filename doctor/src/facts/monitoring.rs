@@ -1,0 +1,34 @@
+//! What tells a Prometheus which pages to read.
+
+use super::facts;
+use super::meta::{Meta, Selector};
+use super::workload::IntOrName;
+
+facts! {
+    /// `monitoring.coreos.com` ServiceMonitor or PodMonitor.
+    ServiceMonitor { metadata: Meta, spec: ServiceMonitorSpec, }
+    ServiceMonitorSpec { selector: Selector, namespace_selector: NamespaceSelector, endpoints: Vec<MonitorEndpoint>, }
+    NamespaceSelector { any: bool, match_names: Vec<String>, }
+    MonitorEndpoint {
+        port: String,
+        target_port: IntOrName,
+        path: String,
+        honor_labels: bool,
+        bearer_token_secret: SecretKey,
+        authorization: Authorization,
+    }
+    Authorization { credentials: SecretKey, }
+    SecretKey { name: String, key: String, }
+
+    /// `monitoring.googleapis.com` PodMonitoring.
+    PodMonitoring { metadata: Meta, spec: PodMonitoringSpec, }
+    PodMonitoringSpec { selector: Selector, endpoints: Vec<PodMonitoringEndpoint>, }
+    PodMonitoringEndpoint { port: IntOrName, path: String, }
+
+    /// `monitoring.coreos.com` Prometheus: which monitors it takes.
+    Prometheus { metadata: Meta, spec: PrometheusSpec, }
+    PrometheusSpec { service_monitor_selector: Selector, }
+
+    /// A Secret by name.
+    SecretName { namespace: String, name: String, present: bool, }
+}
