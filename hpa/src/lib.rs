@@ -16,7 +16,8 @@
 //!
 //! Modules in reading order: `quantity` (milli-units), `spec` (what the user wrote), `selector`,
 //! `replicas` (what the cluster shows), `calculator` (metric → `proposal`), `behavior`
-//! (stabilisation and rate), `zero` (the states at zero), `condition` (words), `sync` (one turn).
+//! (stabilisation and rate), `zero` (the states at zero), `condition` (words), `sync` (one turn). Apart from them, [`required`]: how
+//! many replicas a pool needs, as a metric for an autoscaler to follow.
 
 mod behavior;
 mod calculator;
@@ -24,6 +25,7 @@ mod condition;
 mod proposal;
 mod quantity;
 mod replicas;
+pub mod required;
 mod selector;
 mod spec;
 mod sync;

@@ -12,6 +12,7 @@ mod read;
 mod scaler;
 mod serve;
 mod simulate;
+mod what_if;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
             Command::Serve(both) => serve::both(both).await,
             Command::Scaler(scaler) => scaler::run(scaler).await,
             Command::DeletionCost(cost) => deletion_cost::run(cost).await,
+            Command::Simulate(what_if) => what_if::run_command(&what_if),
             Command::SimulateServer(simulate) => simulate::run(simulate).await,
             Command::Demo(demo) => demo::run(demo).await,
         }
