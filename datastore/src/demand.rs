@@ -25,7 +25,8 @@ impl RequiredReplicas {
     pub(crate) fn told(&self, now: Instant) -> Measurement {
         let age = now.saturating_duration_since(self.at);
         if age > FRESH_AT_MOST {
-            let cause = format!("they were computed last {:.0} s ago: the process is overloaded, or its log says why", age.as_secs_f64());
+            let cause =
+                format!("they were computed last {:.0} s ago: the process is overloaded, or its log says why", age.as_secs_f64());
             return Err(Unknown::Required { cause: cause.into() });
         }
         match &self.level {

@@ -158,7 +158,12 @@ impl ConfigMapKeeper {
                  configmaps (the Role weir of manifests/base/rbac.yaml has that), or start with --no-required-replicas"
             );
         } else {
-            error!(namespace, name, error = told, "what was learned cannot be {what}, required replicas go on without; tried again");
+            error!(
+                namespace,
+                name,
+                error = told,
+                "what was learned cannot be {what}, required replicas go on without; tried again"
+            );
         }
         self.failure = Some(told);
     }

@@ -219,14 +219,18 @@ mod tests {
         let now = learning(&[("a.p", learned(5, 2)), ("a.q", learned(1, 2))]);
         let (all, left_out) = renewed(&known, &now, MOST_BYTES);
         assert_eq!((all.unwrap().len(), left_out), (3, LeftOut::default()));
-        let (texts, left_out) = renewed(&known, &now, 1500);
+        let one = known["a.p"].text.len() + 10;
+        let (texts, left_out) = renewed(&known, &now, 3 * one);
         assert_eq!((texts.unwrap().len(), left_out), (3, LeftOut { days: 2, pools: 0 }));
-        let (texts, left_out) = renewed(&known, &now, 700);
-        assert_eq!((texts.unwrap().into_keys().collect::<Vec<_>>(), left_out), (vec!["a.p".into(), "a.q".into()], LeftOut { days: 2, pools: 1 }));
-        let (texts, left_out) = renewed(&known, &now, 400);
+        let (texts, left_out) = renewed(&known, &now, 2 * one);
+        assert_eq!(
+            (texts.unwrap().into_keys().collect::<Vec<_>>(), left_out),
+            (vec!["a.p".into(), "a.q".into()], LeftOut { days: 2, pools: 1 })
+        );
+        let (texts, left_out) = renewed(&known, &now, one);
         assert_eq!((texts.unwrap().into_keys().collect::<Vec<_>>(), left_out.pools), (vec!["a.p".to_owned()], 2));
         // Nothing is written again and again for what does not fit.
         let fitting = documents(&[("a.p", learned(5, 0))]);
-        assert_eq!(renewed(&fitting, &now, 400).0, None);
+        assert_eq!(renewed(&fitting, &now, one).0, None);
     }
 }

@@ -38,6 +38,8 @@ struct Inner {
 #[derive(Clone, Debug)]
 pub(crate) struct Shown {
     pub(crate) level: Level,
+    /// Why it is not told, where it is known.
+    pub(crate) reserve: Option<String>,
     /// How long ago it was computed.
     pub(crate) age: Duration,
     pub(crate) utilisation: f64,
@@ -80,9 +82,12 @@ impl Ledger {
             let kept = || key(&snapshot.id).and_then(|key| documents.get(&key)?.learned.as_ref().ok());
             let pool = pools.entry(snapshot.id.clone()).or_insert_with(|| PoolDemand::new(*options, kept()));
             let before = pool.servers().map(str::to_owned);
-            let (level, age) = match pool.turn(snapshot, unix, kept()) {
-                Level::Known(known) => (Ok(known.replicas), unix.saturating_sub(known.at)),
-                Level::Unknown(cause) => (Err(Arc::from(cause.to_string())), Duration::ZERO),
+            pool.turn(snapshot, unix, kept());
+            let (level, age) = match (&pool.level, pool.reserve()) {
+                (Some(Level::Known(_)), Some(reserve)) => (Err(Arc::from(reserve)), Duration::ZERO),
+                (Some(Level::Known(known)), None) => (Ok(known.replicas), unix.saturating_sub(known.at)),
+                (Some(Level::Unknown(cause)), _) => (Err(Arc::from(cause.to_string())), Duration::ZERO),
+                (None, _) => continue,
             };
             if let (Some(before), Some(servers)) = (before, pool.servers())
                 && before != servers
@@ -144,7 +149,12 @@ impl Ledger {
         let (texts, left_out) = renewed(&inner.documents, &learned, MOST_BYTES);
         if left_out != inner.left_out {
             let LeftOut { days, pools } = left_out;
-            warn!(days, pools, most = MOST_BYTES, "what is learned of so many pools is more than is kept: days and pools are left out");
+            warn!(
+                days,
+                pools,
+                most = MOST_BYTES,
+                "what is learned of so many pools is more than is kept: days and pools are left out"
+            );
             inner.left_out = left_out;
         }
         self.metrics.left_out(left_out);
@@ -183,6 +193,7 @@ impl Ledger {
         };
         Some(Shown {
             level,
+            reserve: pool.reserve(),
             age: unix.unwrap_or(pool.at).saturating_sub(at),
             utilisation: inner.options.utilisation,
             servers: pool.servers().map(str::to_owned),

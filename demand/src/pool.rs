@@ -8,6 +8,10 @@ use weir_hpa::required::{Learned, Level, Options, RequiredReplicas};
 use crate::fingerprint::fingerprint;
 use crate::observe::{Memory, observe};
 
+/// For how long arrivals are watched before they make a number: the first seconds of a process say little, and two replicas are to answer
+/// alike. A pool without ready endpoints need not wait, or a restart of weir would delay its waking.
+const WATCHED: Duration = Duration::from_secs(20);
+
 /// A pool's level, from one second to the next.
 #[derive(Debug)]
 pub(crate) struct PoolDemand {
@@ -18,6 +22,10 @@ pub(crate) struct PoolDemand {
     seen: bool,
     required: RequiredReplicas,
     memory: Memory,
+    /// Since when arrivals are watched, since the Unix epoch.
+    since: Option<Duration>,
+    /// Whether that is too short a time for a number, and how long it is.
+    too_short: Option<Duration>,
     pub(crate) level: Option<Level>,
     /// When the level was last computed, since the Unix epoch.
     pub(crate) at: Duration,
@@ -34,6 +42,8 @@ impl PoolDemand {
             seen: false,
             required: RequiredReplicas::new("", options),
             memory: Memory::default(),
+            since: None,
+            too_short: None,
             level: None,
             at: Duration::ZERO,
             problem: None,
@@ -45,13 +55,15 @@ impl PoolDemand {
     }
 
     /// One turn.
-    pub(crate) fn turn(&mut self, snapshot: &PoolSnapshot, now: Duration, kept: Option<&Learned>) -> &Level {
+    pub(crate) fn turn(&mut self, snapshot: &PoolSnapshot, now: Duration, kept: Option<&Learned>) {
         if let Some(found) = fingerprint(snapshot) {
             self.servers_are(found, kept);
         }
         self.at = now;
+        let watched = now.saturating_sub(*self.since.get_or_insert(now));
+        self.too_short = (watched < WATCHED && snapshot.coverage.ready() > 0).then_some(watched);
         let second = observe(snapshot, &mut self.memory, now);
-        self.level.insert(self.required.turn(&second))
+        self.level = Some(self.required.turn(&second));
     }
 
     fn servers_are(&mut self, found: String, kept: Option<&Learned>) {
@@ -61,9 +73,16 @@ impl PoolDemand {
         }
         self.required = RequiredReplicas::new(found.clone(), self.options);
         self.fingerprint = found;
+        self.since = None;
         if let Some(kept) = kept {
             self.take_over(kept);
         }
+    }
+
+    /// Why the level is not to be told, where it is known.
+    pub(crate) fn reserve(&self) -> Option<String> {
+        let watched = self.too_short?.as_secs();
+        Some(format!("arrivals have been watched for {watched} s only, {} are needed", WATCHED.as_secs()))
     }
 
     /// What another replica or an earlier process learned.

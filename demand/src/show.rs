@@ -119,7 +119,7 @@ fn meaning(basis: Basis) -> &'static str {
 
 impl DemandView {
     fn of(id: &PoolId, shown: Shown) -> Self {
-        let Shown { level, age, utilisation, servers, learned, kept, document, problem } = shown;
+        let Shown { level, reserve, age, utilisation, servers, learned, kept, document, problem } = shown;
         let arithmetic = |known: &Known| Arithmetic {
             age_seconds: age.as_secs_f64(),
             requests_per_second: known.rate.expected,
@@ -148,9 +148,9 @@ impl DemandView {
         Self {
             namespace: id.namespace.to_string(),
             name: id.name.to_string(),
-            replicas: level.replicas(),
+            replicas: level.replicas().filter(|_| reserve.is_none()),
             unknown: match &level {
-                Level::Known(_) => None,
+                Level::Known(_) => reserve,
                 Level::Unknown(cause) => Some(cause.to_string()),
             },
             explanation: known.map(Known::to_string),

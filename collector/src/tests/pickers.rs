@@ -218,7 +218,8 @@ async fn the_picker_of_this_process_writes_for_itself_and_nobody_else_speaks_for
     let (rig, mut writers) = Rig::start_with(quick(), pools.clone(), |collector| collector.own_picker("me".into()));
     let mut mine = writers.recv().await.unwrap();
     assert_eq!((mine.key().pool.name.as_ref(), mine.key().name.as_ref()), ("llama", "me"));
-    let load = |held| PickerLoad { read_at: Instant::now(), held: Some(held), in_flight: Some(2), arrivals: 7, prompt_tokens: None };
+    let load =
+        |held| PickerLoad { read_at: Instant::now(), held: Some(held), in_flight: Some(2), arrivals: 7, prompt_tokens: None };
     mine.succeeded(load(40), Duration::from_secs(60));
     rig.until_held(43.0).await;
     // The pool goes and comes: the writer of before writes into nothing.

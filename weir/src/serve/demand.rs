@@ -45,7 +45,9 @@ impl Line {
                  says where"
             ),
             (None, _) => {
-                info!("what is learned for required replicas is kept nowhere, and begins anew with a restart: --learned FILE keeps it")
+                info!(
+                    "what is learned for required replicas is kept nowhere, and begins anew with a restart: --learned FILE keeps it"
+                )
             }
         }
         Ok(Some(ledger))

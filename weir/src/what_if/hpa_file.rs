@@ -7,9 +7,7 @@ use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, Visitor};
 use weir_adapter::Quantity;
-use weir_hpa::{
-    Behavior, HpaSpec, MetricSource, MetricSpec, PolicyKind, ScalingPolicy, ScalingRules, SelectPolicy, Target,
-};
+use weir_hpa::{Behavior, HpaSpec, MetricSource, MetricSpec, PolicyKind, ScalingPolicy, ScalingRules, SelectPolicy, Target};
 
 /// A larger file is no HPA.
 const LARGEST: u64 = 1 << 20;
@@ -295,7 +293,8 @@ spec:
         let spec = of_text(QUEUE).unwrap();
         assert_eq!((spec.min_replicas, spec.max_replicas, spec.behavior.clone()), (1, 8, None));
         assert_eq!(spec.metrics[0].target, Target::AverageValue(4000));
-        let spec = of_text(&format!("{QUEUE}  behavior:\n    scaleDown: {{stabilizationWindowSeconds: 600, tolerance: 50m}}\n")).unwrap();
+        let spec =
+            of_text(&format!("{QUEUE}  behavior:\n    scaleDown: {{stabilizationWindowSeconds: 600, tolerance: 50m}}\n")).unwrap();
         let behavior = spec.behavior.unwrap();
         assert_eq!(behavior.scale_up, ScalingRules::default_up());
         assert_eq!((behavior.scale_down.stabilization_window_seconds, behavior.scale_down.tolerance), (Some(600), Some(0.05)));
@@ -304,7 +303,11 @@ spec:
 
     #[test]
     fn what_it_does_not_know_is_named() {
-        assert!(error(&QUEUE.replace("maxReplicas", "maxReplica")).contains("maxReplica"), "{}", error(&QUEUE.replace("maxReplicas", "maxReplica")));
+        assert!(
+            error(&QUEUE.replace("maxReplicas", "maxReplica")).contains("maxReplica"),
+            "{}",
+            error(&QUEUE.replace("maxReplicas", "maxReplica"))
+        );
         assert!(error(&QUEUE.replace("maxReplicas", "maxReplica")).contains("line 5"));
         assert_eq!(
             error(&QUEUE.replace("type: External", "type: Resource")),
