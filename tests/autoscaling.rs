@@ -145,8 +145,8 @@ fn required_replicas() {
         return;
     }
     // 8 run and 22 wait: what a full server does is learned, and 30 requests fill 3.75 of them. Each number is one more than the servers
-    // that are full, so it takes a step for each.
-    let mut scene = Scene::new(file, "vllm-llama3", "small", identity, (50, 100));
+    // that are full, so it takes a step for each. Short answers, so that seconds suffice to tell a rate.
+    let mut scene = Scene::new(file, "vllm-llama3", "small", identity, (50, 10));
     scene.users.in_flight(30);
     for most in 2..=4 {
         scene.wait_for_replicas(&format!("up to {most}"), |replicas| replicas >= most);

@@ -6,16 +6,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_datastore::{EndpointLoad, EndpointView, PoolSnapshot};
+use weir_datastore::{EndpointLoad, EndpointState, PoolSnapshot};
 
 /// Longest name in characters.
 const LONGEST: usize = 120;
 
-/// Engine and models of most of the pool's readable endpoints; none while there are none.
-pub fn fingerprint(snapshot: &PoolSnapshot) -> Option<String> {
+/// Engine and models of most of the pool's ready endpoints, by their last pages; none while there are none. As long as one of them still is
+/// what they all were `before`, they are that: during a rollout, and where two kinds share a pool.
+pub fn fingerprint(snapshot: &PoolSnapshot, before: &str) -> Option<String> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for load in snapshot.endpoints.iter().filter_map(EndpointView::fresh_load) {
+    let ready = snapshot.endpoints.iter().filter(|view| view.endpoint.spec.state == EndpointState::Ready);
+    for load in ready.filter_map(|view| view.status.load.as_deref()) {
         *counts.entry(servers(load)).or_default() += 1;
+    }
+    if counts.contains_key(before) {
+        return Some(before.to_owned());
     }
     let most = counts.values().copied().max()?;
     counts.into_iter().find(|(_, count)| *count == most).map(|(servers, _)| servers)

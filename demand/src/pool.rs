@@ -56,7 +56,7 @@ impl PoolDemand {
 
     /// One turn.
     pub(crate) fn turn(&mut self, snapshot: &PoolSnapshot, now: Duration, kept: Option<&Learned>) {
-        if let Some(found) = fingerprint(snapshot) {
+        if let Some(found) = fingerprint(snapshot, &self.fingerprint) {
             self.servers_are(found, kept);
         }
         self.at = now;

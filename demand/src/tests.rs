@@ -19,6 +19,7 @@ use weir_datastore::{
 use weir_hpa::required::{LEARNED_VERSION, Learned, Options, Pickers};
 
 use crate::documents::Texts;
+use crate::fingerprint::fingerprint;
 use crate::observe::{Memory, observe};
 use crate::{DemandMetrics, FileKeeper, Ledger};
 
@@ -87,6 +88,14 @@ impl Rig {
         let change = self.topology.upsert(spec, now);
         self.writers.extend(change.added.into_iter().map(|writer| (writer.key().address.to_string(), writer)));
         self.picker = change.added_pickers.into_iter().next().or(self.picker.take());
+    }
+
+    /// What the page of the endpoint at `address` says of its model.
+    fn model(&mut self, address: &str, model: &str) {
+        let writer = self.writers.get_mut(address).unwrap();
+        let load = EndpointLoad::clone(writer.status().load.as_deref().unwrap());
+        let units = vec![UnitLoad { model: Some(model.into()), ..UnitLoad::default() }];
+        writer.succeeded(EndpointLoad { units, ..load }, SECOND);
     }
 
     /// Every endpoint has served `served` requests of 100 + 200 tokens, and has `waiting` more.
@@ -370,6 +379,26 @@ fn other_servers_are_learned_anew_and_broken_documents_stop_nothing() {
     assert_eq!(ledger.to_write(), None, "what cannot be read is not written over");
     assert!(rig.level().is_ok());
     assert!(ledger.show(&Rig::id(), None).unwrap().problem.unwrap().contains("no such document"));
+}
+
+#[test]
+fn servers_are_others_once_the_last_of_them_is_replaced() {
+    let mut rig = Rig::new(false);
+    rig.pods = (1..=3).map(|pod| (pod, 0, EndpointState::Ready)).collect();
+    rig.discover(false);
+    let of = |rig: &Rig, before: &str| {
+        let snapshot = rig.store.snapshot(&Rig::id(), &Selector::everything(), rig.now()).unwrap();
+        fingerprint(&snapshot, before)
+    };
+    assert_eq!(of(&rig, ""), None, "before the first page");
+    rig.pages(0.0, 0.0);
+    assert_eq!(of(&rig, "").as_deref(), Some("vllm:llama"));
+    rig.model("10.0.0.1:8000", "qwen");
+    rig.model("10.0.0.2:8000", "qwen\n");
+    assert_eq!(of(&rig, "vllm:llama").as_deref(), Some("vllm:llama"));
+    rig.model("10.0.0.3:8000", &"q".repeat(500));
+    assert_eq!(of(&rig, "vllm:llama").as_deref(), Some("vllm:qwen"), "most of them");
+    assert_eq!(of(&rig, &format!("vllm:{}", "q".repeat(115))).map(|name| name.len()), Some(120), "bounded");
 }
 
 #[tokio::test(start_paused = true)]
