@@ -139,6 +139,32 @@ fn queue() {
 }
 
 #[test]
+fn required_replicas() {
+    let file = "required-replicas.yaml";
+    if skipped(file) {
+        return;
+    }
+    // 8 run and 22 wait: what a full server does is learned, and 30 requests fill 3.75 of them. Each number is one more than the servers
+    // that are full, so it takes a step for each. Short answers, so that seconds suffice to tell a rate.
+    let mut scene = Scene::new(file, "vllm-llama3", "small", identity, (50, 10));
+    scene.users.in_flight(30);
+    for most in 2..=4 {
+        scene.wait_for_replicas(&format!("up to {most}"), |replicas| replicas >= most);
+    }
+    scene.users_are_served();
+    let learned = || {
+        let config_map = scene.cluster.get(installed::NAMESPACE, "configmap/weir-learned")?;
+        let document = config_map["data"][format!("{}.vllm-llama3", scene.namespace)].as_str().ok_or("not there yet")?.to_owned();
+        let document: Value = serde_json::from_str(&document).map_err(|error| error.to_string())?;
+        if document["samples"].as_u64() > Some(0) { Ok(document) } else { Err(document.to_string()) }
+    };
+    let learned = scene.cluster.wait_for("what was learned to be kept", learned);
+    eprintln!("learned: {learned}");
+    scene.load_ends();
+    scene.wait_for_replicas("back", |replicas| replicas == 1);
+}
+
+#[test]
 fn kv_cache() {
     // 8 × 830 of 8,192 tokens: 0.81 of the cache against a target of 0.6, while more requests wait to take its place.
     up_and_back("kv-cache.yaml", "vllm-llama3", "small", 30, (850, 60), 3);

@@ -5,6 +5,7 @@
 #[path = "cluster-bench/api.rs"]
 mod api;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 use weir_tests::cluster::{Cluster, skipped};
-use weir_tests::workload::{MODEL_PORT, deployment, inference_pool};
+use weir_tests::workload::{MODEL_PORT, Users, deployment, inference_pool, model_servers};
 use weir_tests::{go_module_file, installed};
 
 use api::{Api, Connections};
@@ -90,6 +91,10 @@ struct Reads {
 
 impl Reads {
     fn start(cluster: &Cluster, namespace: &str, pool: &'static str) -> Self {
+        Self::of(cluster, namespace, TOTAL, pool)
+    }
+
+    fn of(cluster: &Cluster, namespace: &str, metric: &'static str, pool: &'static str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let all = Arc::new(Mutex::new(Vec::new()));
         for connections in [Connections::Kept, Connections::New] {
@@ -102,7 +107,7 @@ impl Reads {
                     let (api, namespace, all) = (api.clone(), namespace.clone(), all.clone());
                     tokio::spawn(async move {
                         let began = Instant::now();
-                        let value = api.external(&namespace, TOTAL, pool).await;
+                        let value = api.external(&namespace, metric, pool).await;
                         let read = Read { began, ended: Instant::now(), value };
                         all.lock().unwrap_or_else(PoisonError::into_inner).push(read);
                     });
@@ -401,4 +406,90 @@ fn pools_of_the_old_group_count_as_soon_as_the_cluster_has_it() {
     cluster.wait_for("the definition", || cluster.kubectl_reading(&["apply", "-n", &namespace, "-f", "-"], &old.to_string()));
     value_becomes(cluster, &namespace, "old", 2 * EACH);
     value_becomes(cluster, &namespace, "new", 2 * EACH);
+}
+
+/// What every replica reads: requests of this pool take so many replica-seconds, whatever their length.
+fn seed(cluster: &Cluster, pool: &str, seconds: f64) {
+    let learned = json!({
+        "version": 1,
+        "fingerprint": "vllm:meta-llama/Llama-3.1-8B-Instruct",
+        "secondsPerPromptToken": 1e-7,
+        "secondsPerGeneratedToken": seconds / 100.0,
+        "samples": 1,
+        "busySeconds": 30.0,
+        "healthyTokensPerSecond": 0.0,
+        "starts": 0,
+        "outputTokens": 100.0,
+    });
+    let config_map = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "weir-learned"},
+        "data": {pool: learned.to_string()},
+    });
+    cluster.apply(installed::NAMESPACE, &config_map.to_string());
+}
+
+/// The pod that leads, and how often the Lease has changed hands.
+fn leader(cluster: &Cluster) -> Result<(String, Value), String> {
+    let lease = cluster.get(installed::NAMESPACE, "lease/weir-learned")?;
+    let holder = lease["spec"]["holderIdentity"].as_str().and_then(|holder| holder.rsplit_once('_')).ok_or("nobody leads")?;
+    Ok((holder.0.to_owned(), lease["spec"]["leaseTransitions"].clone()))
+}
+
+#[test]
+fn both_replicas_require_the_same_and_the_leaders_death_changes_nothing() {
+    const REQUIRED: &str = "inference_pool_required_replicas";
+    if skipped("required replicas") {
+        return;
+    }
+    let _alone = alone();
+    let cluster = installed::shared();
+    let namespace = cluster.namespace("required");
+    cluster.apply(&namespace, &model_servers("required", 4, &["--profile=llama8b"]));
+    let pods = cluster.wait_for("servers", || match cluster.ready_pods(&namespace, "app=required")? {
+        pods if pods.len() == 4 => Ok(pods),
+        pods => Err(format!("{pods:?}")),
+    });
+    let users = Users::new(50, 100);
+    users.servers(pods.iter().map(|(_, address)| SocketAddr::new(address.parse().unwrap(), MODEL_PORT)).collect());
+    users.in_flight(60);
+    // How much arrives, so that what a request costs can be chosen: 4.5 replicas. With more than 4.7 the
+    // four that are there would do more than the costs say they can, which is noticed.
+    let served = || users.outcomes().served;
+    cluster.wait_for("a start", || if served() >= 200 { Ok(()) } else { Err(served().to_string()) });
+    let (from, before) = (Instant::now(), served());
+    cluster.wait_for("requests", || if served() >= before + 600 { Ok(()) } else { Err(served().to_string()) });
+    let rate = (served() - before) as f64 / from.elapsed().as_secs_f64();
+    let key = format!("{namespace}.required");
+    seed(cluster, &key, 4.5 * 0.85 / rate);
+    eprintln!("{rate:.1} requests a second");
+    let reads = Reads::of(cluster, &namespace, REQUIRED, "required");
+    reads.settle_on(cluster, 5);
+
+    // The leader is killed: the other goes on with the same number, and leads.
+    let (killed, transitions) = leader(cluster).unwrap();
+    let (restarts_before, from) = (restarts(cluster, &killed).unwrap(), Instant::now());
+    cluster.command(&format!("kill-pod {}/{killed}", installed::NAMESPACE));
+    let (leads, _) = cluster.wait_for("another leader", || match leader(cluster)? {
+        (_, now) if now == transitions => Err(now.to_string()),
+        leads => Ok(leads),
+    });
+    eprintln!("{killed} killed, {leads} leads after {:.1?}", from.elapsed());
+    cluster.wait_for("the killed replica to come back", || match restarts(cluster, &killed)? {
+        now if now > restarts_before => Ok(()),
+        now => Err(format!("{now} restarts")),
+    });
+    reads.settle_on(cluster, 5);
+    let during = reads.since(from);
+    let failures = Reads::report("the leader killed", &during);
+    eprintln!("{} of {} without a number", failures.len(), during.len());
+    let wrong: Vec<&Read> = during.iter().filter(|read| read.value.as_ref().is_ok_and(|value| *value != 5)).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+
+    // Somebody deletes what was learned: four servers are there, and nothing says that they are too few.
+    let patch = json!([{"op": "remove", "path": format!("/data/{key}")}]).to_string();
+    let patch = ["patch", "configmap", "weir-learned", "-n", installed::NAMESPACE, "--type=json", "-p", &patch];
+    cluster.kubectl(&patch).unwrap();
+    reads.settle_on(cluster, 4);
 }

@@ -17,6 +17,8 @@ pub enum Unit {
     Requests,
     /// Endpoints.
     Endpoints,
+    /// Replicas.
+    Replicas,
     /// One pod's KV cache.
     Pods,
     /// 1 is full.
@@ -32,6 +34,7 @@ impl Unit {
             Self::Ratio => "ratio 0..1",
             Self::Requests => "requests",
             Self::Endpoints => "endpoints",
+            Self::Replicas => "replicas",
             Self::Pods => "pods' worth",
             Self::Saturation => "1 = full",
             Self::Seconds => "seconds",
@@ -151,6 +154,13 @@ pub const FAMILIES: &[Family] = &[
         kind: Kind::Total,
         help: "Requests running or waiting in the pool's model servers or held in its pickers.",
         measure: PoolSnapshot::total_inflight,
+    },
+    Family {
+        name: "inference_pool_required_replicas",
+        unit: Unit::Replicas,
+        kind: Kind::Total,
+        help: "Replicas that the pool requires, as a level: what arrives by what a replica was seen to do. Target AverageValue 1, alone.",
+        measure: PoolSnapshot::required_replicas,
     },
     Family {
         name: "inference_pool_total_kv_cache_utilization",

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::demand::RequiredReplicas;
 use crate::load::{EndpointStatus, PickerStatus};
 use crate::pool::{EndpointSpec, MetricsSource, PoolId};
 use crate::start::{SeenStart, StartMemory, StartingPod};
@@ -36,6 +37,7 @@ pub(crate) struct PoolMemory {
     pub(crate) written: Notify,
     pub(crate) held_rises: watch::Sender<u64>,
     pub(crate) starts: Arc<StartMemory>,
+    pub(crate) required: ArcSwapOption<RequiredReplicas>,
 }
 
 impl PoolMemory {
@@ -47,6 +49,7 @@ impl PoolMemory {
             written: Notify::new(),
             held_rises: watch::Sender::new(0),
             starts: Arc::default(),
+            required: ArcSwapOption::empty(),
         }
     }
 

@@ -10,10 +10,12 @@
 //!    [`TopologyWriter`].
 //! 6. [`start`](StartPhase): how long its pods take to start.
 //! 7. [`snapshot`](PoolSnapshot): a pool at one moment, computed when read, with [`selector`] and [`Saturation`].
-//! 8. [`catalog`]: every family served of a pool, with unit, meaning and the right target type.
+//! 8. [`RequiredWriter`]: where the replicas that a pool requires are written down by whoever computes them.
+//! 9. [`catalog`]: every family served of a pool, with unit, meaning and the right target type.
 
 pub mod catalog;
 mod cells;
+mod demand;
 pub mod engine;
 mod load;
 mod measurement;
@@ -28,6 +30,7 @@ mod store;
 pub mod stream;
 
 pub use cells::Endpoint;
+pub use demand::RequiredWriter;
 pub use load::{
     Combined, Counters, EndpointLoad, EndpointStatus, Failure, FailureKind, LoadSignal, LoraLoad, PickerLoad, PickerStatus,
     UnitLoad, Unused,

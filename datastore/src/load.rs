@@ -77,6 +77,10 @@ pub struct Counters {
     pub prefix_queries: Option<f64>,
     /// Prompt tokens found there.
     pub prefix_hits: Option<f64>,
+    /// Requests whose first token came.
+    pub first_tokens: Option<f64>,
+    /// Requests that ended, however.
+    pub completed: Option<f64>,
 }
 
 /// LoRA adapters in use on a server, by its newest info series.
@@ -151,8 +155,18 @@ pub struct PickerLoad {
     pub held: Option<u64>,
     /// Requests that it has sent to endpoints and that have not ended; none where the picker does not say.
     pub in_flight: Option<u64>,
-    /// Requests that ever arrived, since the picker's start.
+    /// Requests that ever arrived, since the picker's start; of a Go picker, those that it has scheduled.
     pub arrivals: u64,
+    /// Prompt tokens of those that arrived; none where the picker does not say.
+    pub prompt_tokens: Option<u64>,
+}
+
+impl PickerLoad {
+    /// [`Self::arrivals`] where they are counted as they come, held or not. The Go picker counts when it schedules, and is told by
+    /// its saying nothing of requests in flight.
+    pub fn counted_arrivals(&self) -> Option<u64> {
+        self.in_flight.map(|_| self.arrivals)
+    }
 }
 
 /// Why a page could not be had.

@@ -61,6 +61,15 @@ pub enum Unknown {
     NoPicker,
     /// No pod of the pool was seen to start yet.
     NoStart,
+    /// A selector of pods was given for what counts the whole pool.
+    WholePool,
+    /// Nobody has computed the replicas that the pool requires.
+    NotComputed,
+    /// The replicas that the pool requires are not known.
+    Required {
+        /// Why.
+        cause: Arc<str>,
+    },
 }
 
 impl Unknown {
@@ -76,6 +85,22 @@ impl Unknown {
 impl fmt::Display for Unknown {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let problem = match self {
+            Self::WholePool => {
+                write!(formatter, "it counts the whole pool: leave the labels of pods out of the selector")?;
+                &None
+            }
+            Self::NotComputed => {
+                write!(
+                    formatter,
+                    "required replicas are not computed here, or not yet: weir exporter, adapter and serve do so unless started with \
+                     --no-required-replicas"
+                )?;
+                &None
+            }
+            Self::Required { cause } => {
+                write!(formatter, "{cause}")?;
+                &None
+            }
             Self::NoneReady { endpoints } => {
                 write!(formatter, "none of its {endpoints} endpoints is ready")?;
                 &None

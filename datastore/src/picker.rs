@@ -99,7 +99,7 @@ impl PickerPageReader {
         }
         let held = sum(&samples, Meaning::Held, pool)?;
         let arrivals = sum(&samples, Meaning::Arrivals, pool)?;
-        Ok(PickerLoad { read_at: asked_at, held, in_flight: None, arrivals: arrivals.unwrap_or(0) })
+        Ok(PickerLoad { read_at: asked_at, held, in_flight: None, arrivals: arrivals.unwrap_or(0), prompt_tokens: None })
     }
 }
 

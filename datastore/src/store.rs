@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cells::{Endpoint, Picker, Pool, PoolMemory};
+use crate::demand::RequiredWriter;
 use crate::load::{EndpointLoad, EndpointStatus, Failure, FailureKind, PickerLoad, PickerStatus};
 use crate::pool::{EndpointAddress, EndpointSpec, MetricsSource, PoolId, PoolSpec};
 use crate::selector::Selector;
@@ -27,7 +28,7 @@ pub fn datastore() -> (Datastore, TopologyWriter) {
     (Datastore { pools: pools.clone(), generation }, TopologyWriter { pools, changed })
 }
 
-type Pools = BTreeMap<PoolId, Arc<Pool>>;
+pub(crate) type Pools = BTreeMap<PoolId, Arc<Pool>>;
 
 /// The read handle. Cheap to clone; reading takes no lock.
 #[derive(Clone, Debug)]
@@ -174,6 +175,11 @@ pub struct TopologyWriter {
 }
 
 impl TopologyWriter {
+    /// The writer of what the pools require. Ask for it once.
+    pub fn required_writer(&self) -> RequiredWriter {
+        RequiredWriter { pools: self.pools.clone() }
+    }
+
     /// Makes `specs` all the pools there are. Of two specs with one name the last counts; of two endpoints of a pool with one
     /// identity the first.
     pub fn replace_all(&mut self, specs: Vec<PoolSpec>, now: Instant) -> TopologyChange {

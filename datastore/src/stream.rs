@@ -102,6 +102,9 @@ pub struct PickerFrame {
     pub in_flight: Option<u64>,
     /// Requests that ever arrived.
     pub arrivals: u64,
+    /// Their prompt tokens; absent where it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens: Option<u64>,
 }
 
 /// Why a frame is not used.
@@ -212,14 +215,16 @@ impl PickerFrame {
     /// `load` of the picker called `name`, as told at `now`.
     pub fn of(name: Arc<str>, load: &PickerLoad, now: Instant) -> Self {
         let age_ms = milliseconds(now.saturating_duration_since(load.read_at));
-        Self { name, age_ms, held: load.held, in_flight: load.in_flight, arrivals: load.arrivals }
+        let PickerLoad { held, in_flight, arrivals, prompt_tokens, .. } = *load;
+        Self { name, age_ms, held, in_flight, arrivals, prompt_tokens }
     }
 
     /// The load, as heard at `now`; none where it is too old to be of use.
     pub fn load(&self, now: Instant) -> Option<PickerLoad> {
         let age = Duration::from_millis(self.age_ms);
         let read_at = (age <= OLDEST).then(|| now.checked_sub(age)).flatten()?;
-        Some(PickerLoad { read_at, held: self.held, in_flight: self.in_flight, arrivals: self.arrivals })
+        let Self { held, in_flight, arrivals, prompt_tokens, .. } = *self;
+        Some(PickerLoad { read_at, held, in_flight, arrivals, prompt_tokens })
     }
 }
 
@@ -248,7 +253,7 @@ mod tests {
             endpoints: vec![EndpointFrame::of(&address, &load, Duration::from_secs(1), later)],
             pickers: vec![PickerFrame::of(
                 "a".into(),
-                &PickerLoad { read_at: now, held: Some(4), in_flight: Some(2), arrivals: 9 },
+                &PickerLoad { read_at: now, held: Some(4), in_flight: Some(2), arrivals: 9, prompt_tokens: Some(900) },
                 later,
             )],
         }
@@ -268,7 +273,10 @@ mod tests {
         assert_eq!((load.running.unwrap().value, load.counters.prompt_tokens), (3.0, Some(7.0)));
         assert_eq!(load.lora.unwrap().running, ["a".into()]);
         let picker = heard.pickers[0].load(heard_at).unwrap();
-        assert_eq!((picker.held, picker.in_flight), (Some(4), Some(2)));
+        assert_eq!((picker.held, picker.in_flight, picker.prompt_tokens), (Some(4), Some(2), Some(900)));
+        let older = br#"{"name":"a","ageMs":1,"held":4,"arrivals":9}"#;
+        let older: PickerFrame = serde_json::from_slice(older).unwrap();
+        assert_eq!((older.prompt_tokens, older.arrivals), (None, 9), "as an earlier weir told it");
     }
 
     #[test]

@@ -251,7 +251,14 @@ impl Telling {
         let pickers = snapshot.pickers.iter().map(|picker| match &picker.status.load {
             Some(load) => PickerFrame::of(picker.name.clone(), load, now),
             // It may hold requests: a reader must not take the others for all.
-            None => PickerFrame { name: picker.name.clone(), age_ms: NEVER_READ, held: None, in_flight: None, arrivals: 0 },
+            None => PickerFrame {
+                name: picker.name.clone(),
+                age_ms: NEVER_READ,
+                held: None,
+                in_flight: None,
+                arrivals: 0,
+                prompt_tokens: None,
+            },
         });
         Frame {
             version: VERSION,

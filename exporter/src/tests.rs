@@ -42,8 +42,11 @@ async fn exporter() -> Router {
     let load = PageReader::new(None, &[]).read(page.as_bytes(), Format::Text, clock, &mut PageMemory::default()).unwrap();
     change.added[0].succeeded(load, Duration::from_secs(1));
     change.added[1].failed(FailureKind::Connect, "http://10.0.0.2:8000/metrics: connection refused", now);
-    change.added_pickers[0]
-        .succeeded(PickerLoad { read_at: now, held: Some(4), in_flight: None, arrivals: 9 }, Duration::from_secs(1));
+    change.added_pickers[0].succeeded(
+        PickerLoad { read_at: now, held: Some(4), in_flight: None, arrivals: 9, prompt_tokens: None },
+        Duration::from_secs(1),
+    );
+    topology.required_writer().write(&PoolId::new("default", "llama"), Ok(2), Duration::ZERO, now);
     tokio::time::advance(Duration::from_millis(500)).await;
     let mut registry = Registry::default();
     let streams = register(&mut registry, store.clone(), 100);

@@ -242,7 +242,7 @@ impl Played {
     }
 
     fn hold(&mut self, picker: usize, held: u64) {
-        let load = PickerLoad { read_at: Instant::now(), held: Some(held), in_flight: None, arrivals: 0 };
+        let load = PickerLoad { read_at: Instant::now(), held: Some(held), in_flight: None, arrivals: 0, prompt_tokens: None };
         self.pickers[picker].succeeded(load, Duration::from_secs(1));
     }
 }

@@ -184,6 +184,28 @@ pub(crate) struct PoolsArguments {
     /// How long to go on answering after SIGTERM while endpoints of the Service are still being told; in a cluster 15s, else 0s
     #[arg(long, env = "WEIR_SHUTDOWN_DELAY", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub(crate) shutdown_delay: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) demand: DemandArguments,
+}
+
+/// The replicas that pools require, and where what is learned for them is kept.
+#[derive(Debug, Args)]
+pub(crate) struct DemandArguments {
+    /// Leave inference_pool_required_replicas out: nothing is computed for it, learned or kept
+    #[arg(long, env = "WEIR_NO_REQUIRED_REPLICAS")]
+    pub(crate) no_required_replicas: bool,
+    /// Keep what is learned for required replicas in this file, where there is no cluster to keep it in
+    #[arg(long, env = "WEIR_LEARNED", value_name = "FILE", conflicts_with = "no_required_replicas")]
+    pub(crate) learned: Option<PathBuf>,
+    /// The ConfigMap in which a cluster keeps it, and the Lease of the replica that writes it
+    #[arg(long, env = "WEIR_LEARNED_CONFIG_MAP", default_value = "weir-learned", value_name = "NAME")]
+    pub(crate) learned_config_map: String,
+    /// The namespace of both; the pod's own. Outside of a pod nothing is kept unless it is given
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    pub(crate) learned_namespace: Option<String>,
+    /// What this replica is called in the Lease
+    #[arg(long, env = "POD_NAME", default_value = "weir", value_name = "NAME")]
+    pub(crate) identity: String,
 }
 
 /// How pools and the pages of their servers are read.

@@ -129,7 +129,7 @@ impl Bench {
     /// The last pool has one picker, and it holds `held` requests.
     fn holds(&mut self, held: u64) -> &mut Self {
         self.change(|pool| pool.pickers = Some(vec!["picker-0".into()]));
-        let load = PickerLoad { read_at: Instant::now(), held: Some(held), in_flight: None, arrivals: held };
+        let load = PickerLoad { read_at: Instant::now(), held: Some(held), in_flight: None, arrivals: held, prompt_tokens: None };
         self.pickers.last_mut().unwrap().succeeded(load, INTERVAL);
         self
     }

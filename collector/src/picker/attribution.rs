@@ -75,7 +75,8 @@ impl Attribution {
     /// What `source` counts at `now`; none where it tells nothing.
     pub(super) fn share(&self, source: &Name, now: Instant) -> Option<Share> {
         let told = self.told.get(source)?;
-        let mut sum = PickerLoad { read_at: told.heard_at, held: None, in_flight: None, arrivals: 0 };
+        let mut sum = PickerLoad { read_at: told.heard_at, held: None, in_flight: None, arrivals: 0, prompt_tokens: None };
+        let mut first = true;
         for picker in told.pickers.keys().filter(|picker| self.owners.get(*picker) == Some(source)) {
             let unreadable = |silent_for| Some(Share::Unreadable { picker: picker.clone(), silent_for });
             let Some(load) = self.youngest(picker) else { return unreadable(None) };
@@ -87,6 +88,13 @@ impl Attribution {
             sum.arrivals = sum.arrivals.saturating_add(load.arrivals);
             sum.held = added(sum.held, load.held);
             sum.in_flight = added(sum.in_flight, load.in_flight);
+            // Prompts without those of one picker would look shorter than they are.
+            sum.prompt_tokens = match (first, sum.prompt_tokens, load.prompt_tokens) {
+                (true, _, tokens) => tokens,
+                (false, Some(sum), Some(tokens)) => Some(sum.saturating_add(tokens)),
+                _ => None,
+            };
+            first = false;
         }
         Some(Share::Known(sum))
     }
@@ -141,7 +149,7 @@ mod tests {
     use super::*;
 
     fn load(read_at: Instant, held: Option<u64>) -> PickerLoad {
-        PickerLoad { read_at, held, in_flight: None, arrivals: 10 }
+        PickerLoad { read_at, held, in_flight: None, arrivals: 10, prompt_tokens: None }
     }
 
     fn name(name: &str) -> Name {

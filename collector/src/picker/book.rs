@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     fn frame(name: &str, age_ms: u64, held: Option<u64>) -> PickerFrame {
-        PickerFrame { name: name.into(), age_ms, held, in_flight: None, arrivals: 0 }
+        PickerFrame { name: name.into(), age_ms, held, in_flight: None, arrivals: 0, prompt_tokens: None }
     }
 
     fn held(store: &Datastore, now: Instant) -> Result<f64, String> {
@@ -157,13 +157,23 @@ mod tests {
         book.told(&a, &[frame("x", 100, Some(3)), frame("go", 5, Some(100))], now);
         book.told(&b, &[frame("x", 50, Some(4)), frame("y", 50, None)], now);
         assert!(held(&store, now).is_err(), "the Go picker has not been read");
-        book.read(&go, PickerLoad { read_at: now, held: Some(20), in_flight: None, arrivals: 1 }, HEARTBEAT, now);
+        book.read(
+            &go,
+            PickerLoad { read_at: now, held: Some(20), in_flight: None, arrivals: 1, prompt_tokens: None },
+            HEARTBEAT,
+            now,
+        );
         assert_eq!(held(&store, now), Ok(24.0));
         // A picker behind a stream falls silent.
         book.told(&b, &[frame("x", 50, Some(4)), frame("y", 3001, None)], now);
         let later = now + Duration::from_millis(2_980);
         book.told(&a, &[frame("x", 10, Some(1))], later);
-        book.read(&go, PickerLoad { read_at: later, held: Some(20), in_flight: None, arrivals: 1 }, HEARTBEAT, later);
+        book.read(
+            &go,
+            PickerLoad { read_at: later, held: Some(20), in_flight: None, arrivals: 1, prompt_tokens: None },
+            HEARTBEAT,
+            later,
+        );
         let unknown = held(&store, later).unwrap_err();
         assert!(unknown.contains("b: its picker y has told nothing for 6.0 s"), "{unknown}");
         // And the stream itself.

@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     fn frame(sequence: u64) -> Frame {
-        let picker = PickerFrame { name: "a".into(), age_ms: 5, held: Some(1), in_flight: None, arrivals: 2 };
+        let picker = PickerFrame { name: "a".into(), age_ms: 5, held: Some(1), in_flight: None, arrivals: 2, prompt_tokens: None };
         Frame {
             version: VERSION,
             sequence,

@@ -181,7 +181,7 @@ async fn what_is_no_pickers_page_is_not_an_idle_picker() {
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nweir-stream: 1\r\nConnection: close\r\n\r\n";
 
 fn frame(sequence: u64, endpoints: Vec<EndpointFrame>, held: Option<u64>) -> String {
-    let picker = PickerFrame { name: "picker-a".into(), age_ms: 0, held, in_flight: None, arrivals: 0 };
+    let picker = PickerFrame { name: "picker-a".into(), age_ms: 0, held, in_flight: None, arrivals: 0, prompt_tokens: None };
     let frame =
         Frame { version: VERSION, sequence, namespace: "default".into(), name: "llama".into(), endpoints, pickers: vec![picker] };
     serde_json::to_string(&frame).unwrap() + "\n"
@@ -218,7 +218,8 @@ async fn the_picker_of_this_process_writes_for_itself_and_nobody_else_speaks_for
     let (rig, mut writers) = Rig::start_with(quick(), pools.clone(), |collector| collector.own_picker("me".into()));
     let mut mine = writers.recv().await.unwrap();
     assert_eq!((mine.key().pool.name.as_ref(), mine.key().name.as_ref()), ("llama", "me"));
-    let load = |held| PickerLoad { read_at: Instant::now(), held: Some(held), in_flight: Some(2), arrivals: 7 };
+    let load =
+        |held| PickerLoad { read_at: Instant::now(), held: Some(held), in_flight: Some(2), arrivals: 7, prompt_tokens: None };
     mine.succeeded(load(40), Duration::from_secs(60));
     rig.until_held(43.0).await;
     // The pool goes and comes: the writer of before writes into nothing.

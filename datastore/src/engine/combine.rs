@@ -226,6 +226,8 @@ impl<'page> Combiner<'page> {
                 preemptions: counter(Signal::Preemptions),
                 prefix_queries: counter(Signal::PrefixQueries),
                 prefix_hits: counter(Signal::PrefixHits),
+                first_tokens: counter(Signal::FirstTokens),
+                completed: counter(Signal::Completed),
             },
             lora: self.lora.finish(),
             units,

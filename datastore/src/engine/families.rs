@@ -142,6 +142,10 @@ pub enum Signal {
     PrefixQueries,
     /// Of those, found (counter).
     PrefixHits,
+    /// Requests whose first token came (counter: the count of the histogram of times to it).
+    FirstTokens,
+    /// Requests that ended, however (counter).
+    Completed,
     /// Requests queued in the API process in front of the engine (gauge); not part of [`Signal::Waiting`].
     ApiWaiting,
     /// Most requests in execution at once (gauge).
@@ -178,6 +182,8 @@ impl Signal {
             Self::Preemptions => "preemptions",
             Self::PrefixQueries => "prefix_queries",
             Self::PrefixHits => "prefix_hits",
+            Self::FirstTokens => "first_tokens",
+            Self::Completed => "completed",
             Self::ApiWaiting => "api_waiting",
             Self::MaxRunning => "max_running",
             Self::BlockSize => "block_size",
@@ -306,6 +312,8 @@ const VLLM: &[Row] = &[
     older("vllm:gpu_prefix_cache_queries_total", Signal::PrefixQueries),
     family("vllm:prefix_cache_hits_total", Signal::PrefixHits),
     older("vllm:gpu_prefix_cache_hits_total", Signal::PrefixHits),
+    family("vllm:time_to_first_token_seconds_count", Signal::FirstTokens),
+    family("vllm:request_success_total", Signal::Completed),
     family("vllm:cache_config_info", Signal::CacheInfo),
     family("vllm:lora_requests_info", Signal::LoraInfo),
     // vLLM's own name is `request_max_num_generation_tokens`; only the simulator writes this one.
@@ -320,6 +328,9 @@ const SGLANG: &[Row] = &[
     family("sglang:generation_tokens_total", Signal::GenerationTokens),
     family("sglang:num_retracted_requests_total", Signal::Preemptions),
     family("sglang:cached_tokens_total", Signal::PrefixHits),
+    // Answers that are not streamed are counted at their end.
+    family("sglang:time_to_first_token_seconds_count", Signal::FirstTokens),
+    family("sglang:num_requests_total", Signal::Completed),
     family("sglang:page_size", Signal::BlockSize),
     family("sglang:num_pages", Signal::Blocks),
     family("sglang:max_total_num_tokens", Signal::CacheTokens),
@@ -335,6 +346,8 @@ const TRTLLM_SERVE: &[Row] = &[
     family("trtllm_kv_cache_max_blocks", Signal::Blocks),
     family("trtllm_prompt_tokens_total", Signal::PromptTokens),
     family("trtllm_generation_tokens_total", Signal::GenerationTokens),
+    family("trtllm_time_to_first_token_seconds_count", Signal::FirstTokens),
+    family("trtllm_request_success_total", Signal::Completed),
 ];
 
 /// One family, many meanings by label.
@@ -352,6 +365,8 @@ const TRITON: &[Row] = &[
     family("nv_inference_pending_request_count", Signal::Waiting),
     family("vllm:prompt_tokens_total", Signal::PromptTokens),
     family("vllm:generation_tokens_total", Signal::GenerationTokens),
+    family("vllm:time_to_first_token_seconds_count", Signal::FirstTokens),
+    family("vllm:e2e_request_latency_seconds_count", Signal::Completed),
 ];
 
 const TGI: &[Row] = &[
@@ -359,6 +374,8 @@ const TGI: &[Row] = &[
     family("tgi_queue_size", Signal::Waiting),
     family("tgi_request_input_length_sum", Signal::PromptTokens),
     family("tgi_request_generated_tokens_sum", Signal::GenerationTokens),
+    // No count of first tokens: all of its histograms are written when a request ends.
+    family("tgi_request_success", Signal::Completed),
     // On the page from the start of the first request on, before any gauge.
     family("tgi_request_count", Signal::Marker),
 ];
@@ -379,6 +396,8 @@ const LMDEPLOY: &[Row] = &[
     family("lmdeploy:num_api_requests_waiting", Signal::ApiWaiting),
     family("lmdeploy:prompt_tokens_total", Signal::PromptTokens),
     family("lmdeploy:generation_tokens_total", Signal::GenerationTokens),
+    family("lmdeploy:time_to_first_token_seconds_count", Signal::FirstTokens),
+    family("lmdeploy:request_success_total", Signal::Completed),
     family("lmdeploy:backend_config_info", Signal::CacheInfo),
 ];
 

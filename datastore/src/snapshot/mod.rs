@@ -18,6 +18,7 @@ use self::coverage::is_fresh;
 pub use self::coverage::{Coverage, FRESH_AT_LEAST, FRESH_AT_MOST, Freshness};
 
 use crate::cells::{Endpoint, Picker, Pool};
+use crate::demand::RequiredReplicas;
 use crate::load::{Combined, EndpointLoad, EndpointStatus, LoadSignal, PickerStatus};
 use crate::measurement::{Measured, Measurement, Unknown};
 use crate::pool::{EndpointState, PoolId};
@@ -113,6 +114,8 @@ pub struct PoolSnapshot {
     kv_cache_utilization: Spread,
     saturation: (usize, f64),
     last_active: Instant,
+    /// What was computed last; none where a selector chose pods.
+    required: Result<Option<Arc<RequiredReplicas>>, Unknown>,
 }
 
 impl PoolSnapshot {
@@ -135,6 +138,7 @@ impl PoolSnapshot {
             waiting: Spread::new(now),
             kv_cache_utilization: Spread::new(now),
             saturation: (0, 0.0),
+            required: if selector.is_everything() { Ok(pool.memory.required.load_full()) } else { Err(Unknown::WholePool) },
             last_active: picker_active.into_iter().fold(**pool.memory.active_before.load(), Instant::max),
         };
         for endpoint in &pool.endpoints {
@@ -160,6 +164,15 @@ impl PoolSnapshot {
             }
         }
         self.endpoints.push(EndpointView { endpoint: endpoint.clone(), status, freshness });
+    }
+
+    /// How many replicas the pool requires, as whoever computes that has written it down.
+    pub fn required_replicas(&self) -> Measurement {
+        match &self.required {
+            Ok(Some(required)) => required.told(self.taken_at),
+            Ok(None) => Err(Unknown::NotComputed),
+            Err(unknown) => Err(unknown.clone()),
+        }
     }
 
     /// The mean of `signal` per endpoint, over the fresh ready ones that carry it. No endpoints: 0.

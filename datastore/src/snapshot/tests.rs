@@ -51,8 +51,10 @@ impl Bench {
     }
 
     fn holds(&mut self, index: usize, held: u64, arrivals: u64, elapsed: Duration) {
-        self.pickers[index]
-            .succeeded(PickerLoad { read_at: self.start + elapsed, held: Some(held), in_flight: None, arrivals }, SECOND);
+        self.pickers[index].succeeded(
+            PickerLoad { read_at: self.start + elapsed, held: Some(held), in_flight: None, arrivals, prompt_tokens: None },
+            SECOND,
+        );
     }
 
     fn set_states(&mut self, states: &[EndpointState]) {
@@ -199,7 +201,10 @@ fn a_picker_that_holds_nothing_ever_keeps_no_total_from_being_known() {
     spec.pickers = Some(vec!["without flow control".into()]);
     let mut bench = Bench::new(spec);
     bench.reads(0, &page(1, 2, 0.1), SECOND);
-    bench.pickers[0].succeeded(PickerLoad { read_at: bench.start + SECOND, held: None, in_flight: None, arrivals: 3 }, SECOND);
+    bench.pickers[0].succeeded(
+        PickerLoad { read_at: bench.start + SECOND, held: None, in_flight: None, arrivals: 3, prompt_tokens: None },
+        SECOND,
+    );
     assert_eq!(value(bench.after(SECOND).held), 0.0);
     bench.reads(0, &page(1, 2, 0.1), 9 * SECOND);
     assert_eq!(value(bench.after(9 * SECOND).total_queue_size()), 2.0, "it never told, so its silence changes nothing");

@@ -7,6 +7,7 @@
 mod hold;
 mod outlook;
 mod place;
+mod prompts;
 mod refusals;
 mod roster;
 mod subset;
@@ -30,6 +31,7 @@ use tracing::{info, warn};
 use weir_datastore::{Datastore, EndpointAddress, PickerLoad, PickerWriter, PoolId, PoolSnapshot, Selector};
 
 use self::hold::Held;
+use self::prompts::PromptTokens;
 use self::roster::Roster;
 use crate::flow::{Expectation, Gate};
 use crate::inference::{Director, InferenceRequest, Pick, Refusal, Subset};
@@ -98,6 +100,7 @@ struct Shared {
     /// Earlier than every moment that is looked at.
     origin: Instant,
     arrivals: AtomicU64,
+    prompts: PromptTokens,
     /// Requests that were sent to endpoints, also such that are no longer of the pool, and have not ended.
     in_flight: AtomicU64,
     /// Who waits for room, or for an endpoint.
@@ -163,6 +166,7 @@ impl PoolDirector {
             seeds: Mutex::new(rng),
             origin: now,
             arrivals: AtomicU64::new(0),
+            prompts: PromptTokens::default(),
             in_flight: AtomicU64::new(0),
             gate,
             expectation: watch::Sender::default(),
@@ -274,7 +278,13 @@ impl Shared {
     fn load(&self, now: Instant) -> PickerLoad {
         let in_flight = self.in_flight.load(Ordering::Relaxed);
         let arrivals = self.arrivals.load(Ordering::Relaxed);
-        PickerLoad { read_at: now, held: Some(self.gate.waiting() as u64), in_flight: Some(in_flight), arrivals }
+        PickerLoad {
+            read_at: now,
+            held: Some(self.gate.waiting() as u64),
+            in_flight: Some(in_flight),
+            arrivals,
+            prompt_tokens: Some(self.prompts.total()),
+        }
     }
 
     /// A request showed something of an endpoint.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use weir_datastore::{EndpointState, EndpointView, FailureKind, PoolSnapshot};
 
 use super::outlook::Outlook;
+use super::prompts::prompt_bytes;
 use super::refusals::{denied, no_pool, shed, unplaced};
 use super::roster::Roster;
 use super::subset::Allowed;
@@ -71,6 +72,7 @@ impl Shared {
     /// A request came.
     pub(super) fn arrive(&self, request: &InferenceRequest) -> Arrival {
         let turn = self.arrivals.fetch_add(1, Ordering::Relaxed) + 1;
+        self.prompts.arrived(prompt_bytes(request));
         let mut rng = self.lots();
         let resources = self.resources.borrow().clone();
         let resolution = resources.resolve(request, &mut rng);

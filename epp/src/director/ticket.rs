@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use weir_datastore::SeenStart;
 
 use super::Shared;
+use super::prompts::prompt_bytes;
 use super::roster::State;
 use crate::inference::{Failure, InferenceRequest, Ticket, Usage};
 use crate::metrics::ModelMetrics;
@@ -98,6 +99,7 @@ pub(super) struct Placed {
     /// None where no stream was asked for.
     streamed: Option<Streamed>,
     usage: Option<Usage>,
+    prompt_bytes: usize,
     completed: bool,
 }
 
@@ -143,6 +145,7 @@ impl Placed {
             bytes: 0,
             streamed,
             usage: None,
+            prompt_bytes: prompt_bytes(request),
             completed: false,
         }
     }
@@ -242,6 +245,7 @@ impl Drop for Placed {
             self.model.server_failed();
         }
         if let Some(usage) = self.usage {
+            self.shared.prompts.counted(self.prompt_bytes, usage.prompt_tokens);
             self.model.used(usage);
         }
         self.model.ended();

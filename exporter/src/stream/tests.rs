@@ -52,8 +52,10 @@ impl Rig {
     }
 
     fn hold(&mut self, picker: usize, held: u64) {
-        self.pickers[picker]
-            .succeeded(PickerLoad { read_at: Instant::now(), held: Some(held), in_flight: None, arrivals: 0 }, SECOND);
+        self.pickers[picker].succeeded(
+            PickerLoad { read_at: Instant::now(), held: Some(held), in_flight: None, arrivals: 0, prompt_tokens: None },
+            SECOND,
+        );
     }
 
     async fn get(&self, path: &str) -> Response {

@@ -62,7 +62,9 @@ impl Daily {
         while self.days.len() > DAYS {
             self.days.pop_front();
         }
-        self.today = None;
+        // What was seen of today goes on, where another process kept the days before.
+        let last = self.days.back().map(|day| day.day);
+        self.today = self.today.take().filter(|today| last.is_none_or(|last| last < today.day));
     }
 
     /// Notes what is asked for now, in tokens a second.

@@ -138,6 +138,8 @@ impl RequiredReplicas {
         self.start = StartTime::new();
         self.mix = Mix::new();
         self.daily = Daily::default();
+        // What it added up to is not remembered either.
+        self.hold.clear();
     }
 
     /// What was learned, to be kept over a restart.

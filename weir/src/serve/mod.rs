@@ -1,6 +1,7 @@
 //! `weir exporter`, `weir adapter`, `weir serve`: discovery, scraping and servers on one datastore.
 
 pub(crate) mod cluster;
+mod demand;
 pub(crate) mod discovery;
 
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use weir_adapter::registration::{Bundle, Registration, RegistrationSettings};
 use weir_adapter::{AdapterConfig, ResourceLabels, ReviewedNamespaces, SharedAuthorizer};
 use weir_collector::{Collector, CollectorConfig};
-use weir_datastore::{Datastore, datastore};
+use weir_datastore::{Datastore, RequiredWriter, datastore};
 use weir_serving::{
     Authentication, Authenticator, Authorization, BearerTokens, CertificateAuthority, ClientCertificates, Drain, Health,
     RequestLimits, RequestReviews, Server, ServerBuilder, ServingMetrics, Shutdown, Tls,
@@ -78,6 +79,7 @@ async fn run(
     if let Some(cluster) = &cluster {
         cluster.follow(&line.health, &mut line.tasks, line.drained.clone());
     }
+    let ledger = line.demand(&pools.demand, cluster.as_ref())?;
     let mut servers = Vec::new();
     if let Some(adapter) = adapter {
         servers.push(line.adapter(adapter, cluster.as_ref()).await?);
@@ -86,7 +88,10 @@ async fn run(
     let streams = weir_exporter::register(&mut line.registry, line.datastore.clone(), endpoint_series);
     let registry = Arc::new(std::mem::take(&mut line.registry));
     if let Some(exporter) = exporter {
-        let pages = weir_exporter::router(line.datastore.clone(), registry, streams);
+        let mut pages = weir_exporter::router(line.datastore.clone(), registry, streams);
+        if let Some(ledger) = ledger {
+            pages = pages.merge(weir_demand::router(ledger));
+        }
         let server = line.server("exporter", pages, exporter.exporter_listen);
         servers.push(reviewed_exporter(server, exporter.exporter_access, cluster.as_ref())?.bind().await?);
     }
@@ -104,6 +109,8 @@ struct Line {
     collector: Collector,
     source: Source,
     wanted: Wanted,
+    /// Until it is given away.
+    required: Option<RequiredWriter>,
     tasks: JoinSet<()>,
     /// Cancelled once no server answers any more: until then everything that answers depend on goes on.
     drained: CancellationToken,
@@ -113,6 +120,7 @@ impl Line {
     fn new(base: Base, config: CollectorConfig, (source, wanted): (Source, Wanted)) -> anyhow::Result<Self> {
         let Base { mut registry, metrics } = base;
         let (store, topology) = datastore();
+        let required = Some(topology.required_writer());
         let collector = Collector::new(config, topology, &mut registry)?;
         Ok(Self {
             datastore: store,
@@ -123,6 +131,7 @@ impl Line {
             collector,
             source,
             wanted,
+            required,
             tasks: JoinSet::new(),
             drained: CancellationToken::new(),
         })
@@ -321,6 +330,7 @@ pub(crate) async fn start_for_demo(options: DemoServers, stop: CancellationToken
     let source = Source::file(&options.pools, Some(DEMO_POLL), &mut base.registry)?;
     let mut line = Line::new(base, CollectorConfig::default(), source)?;
     line.drain = Drain { delay: Duration::ZERO, grace: Duration::from_secs(1) };
+    let ledger = line.levels();
     let authority = Arc::new(CertificateAuthority::new(SystemTime::now())?);
     let ca_pem = authority.ca_pem().to_owned();
     let api = weir_adapter::router(line.datastore.clone(), AdapterConfig::default(), &mut line.registry);
@@ -328,6 +338,10 @@ pub(crate) async fn start_for_demo(options: DemoServers, stop: CancellationToken
     let adapter = line.server("adapter", api, options.adapter).tls(tls).bind().await?;
     let streams = weir_exporter::register(&mut line.registry, line.datastore.clone(), DEMO_ENDPOINT_SERIES);
     let pages = weir_exporter::router(line.datastore.clone(), Arc::new(std::mem::take(&mut line.registry)), streams);
+    let pages = match ledger {
+        Some(ledger) => pages.merge(weir_demand::router(ledger)),
+        None => pages,
+    };
     let exporter = line.server("exporter", pages, options.exporter).bind().await?;
     Ok(RunningServers {
         datastore: line.datastore.clone(),

@@ -136,7 +136,7 @@ mod tests {
     }
 
     fn picker(held: Option<u64>) -> Option<PickerLoad> {
-        Some(PickerLoad { read_at: Instant::now(), held, in_flight: None, arrivals: 7 })
+        Some(PickerLoad { read_at: Instant::now(), held, in_flight: None, arrivals: 7, prompt_tokens: None })
     }
 
     const IDLE: Server = (EndpointState::Ready, Some((Some(0.0), Some(9.0))));
