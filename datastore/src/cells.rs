@@ -1,12 +1,14 @@
 //! What the store is made of: pools, and the cells in which what was read of their endpoints and pickers is kept.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::latency::{EndpointLatencies, PickerLatencies, TokenRates};
 use crate::load::{EndpointStatus, PickerStatus};
 use crate::pool::{EndpointSpec, MetricsSource, PoolId};
 use crate::start::{SeenStart, StartMemory, StartingPod};
@@ -36,6 +38,18 @@ pub(crate) struct PoolMemory {
     pub(crate) written: Notify,
     pub(crate) held_rises: watch::Sender<u64>,
     pub(crate) starts: Arc<StartMemory>,
+    /// What weir pickers measured, by their names.
+    pub(crate) measured: ArcSwap<PickersMeasured>,
+}
+
+/// What weir pickers measured, by their names.
+pub(crate) type PickersMeasured = BTreeMap<Arc<str>, Arc<PickerLatencies>>;
+
+/// What is worked out about an endpoint every 10 s or so, beside what every page says.
+#[derive(Debug, Default)]
+pub(crate) struct SloCell {
+    pub(crate) latencies: ArcSwapOption<EndpointLatencies>,
+    pub(crate) tokens: ArcSwapOption<TokenRates>,
 }
 
 impl PoolMemory {
@@ -47,6 +61,7 @@ impl PoolMemory {
             written: Notify::new(),
             held_rises: watch::Sender::new(0),
             starts: Arc::default(),
+            measured: ArcSwap::default(),
         }
     }
 
@@ -63,6 +78,7 @@ pub struct Endpoint {
     pub spec: EndpointSpec,
     pub(crate) cell: Arc<ArcSwap<EndpointStatus>>,
     pub(crate) start: Option<Arc<SeenStart>>,
+    pub(crate) slo: Arc<SloCell>,
 }
 
 impl Endpoint {

@@ -15,6 +15,7 @@
 pub mod catalog;
 mod cells;
 pub mod engine;
+pub mod latency;
 mod load;
 mod measurement;
 pub mod page;
