@@ -6,8 +6,8 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 use weir_tests::cluster::Cluster;
-use weir_tests::workload::{inference_pool, model_servers};
 use weir_tests::kubectl;
+use weir_tests::workload::{inference_pool, model_servers};
 
 pub(crate) use weir_tests::installed::{NAMESPACE as SYSTEM, allow_scaler as allow, scaler as install, scaler_logs as logs};
 /// The shortest there is.

@@ -9,10 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use weir_datastore::stream::{HEARTBEAT, PickerFrame};
+use weir_datastore::stream::{HEARTBEAT, LatencyFrame, PickerFrame};
 use weir_datastore::{FailureKind, PickerLoad, PickerWriter};
 
 use super::attribution::{Attribution, Name, Share};
+
+/// Pickers of one frame whose measurements are looked at.
+const MOST_PICKERS: usize = 1024;
 
 /// The pickers of one pool.
 #[derive(Debug, Default)]
@@ -71,6 +74,24 @@ impl Book {
         let mut inner = self.lock();
         inner.attribution.told(source, loads, now);
         inner.write(now);
+    }
+
+    /// A frame of the stream `source` tells what pickers measured; false where something of it cannot be true, and is passed over.
+    pub(crate) fn measured(&self, source: &Name, told: Vec<LatencyFrame>, now: Instant) -> bool {
+        if told.is_empty() {
+            return true;
+        }
+        let inner = self.lock();
+        let Some(slot) = inner.writers.get(source) else { return true };
+        let mut sound = true;
+        for frame in told.into_iter().take(MOST_PICKERS) {
+            match frame.into_measured(now) {
+                // One in this process writes for itself.
+                Some((picker, measured)) => slot.writer.measured(&picker, measured),
+                None => sound = false,
+            }
+        }
+        sound
     }
 
     /// `source` cannot be read: what it told no longer counts.

@@ -107,6 +107,13 @@ pub struct LatencyPage {
     pub refused: u32,
 }
 
+impl LatencyPage {
+    /// Whether there was no histogram on the page, good or bad.
+    pub fn is_empty(&self) -> bool {
+        self.series.is_empty() && self.refused == 0
+    }
+}
+
 impl LatencyReader {
     /// The reader of `engine`'s histograms; none where its pages have none.
     pub fn of(engine: Engine) -> Option<&'static Self> {
