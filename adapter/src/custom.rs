@@ -236,6 +236,9 @@ impl Question<'_> {
     /// A pod by its name, or all that the label selector matches; the metric's selector may choose among the pools that they serve.
     fn pods(&self, family: &'static PodFamily) -> Result<Values, ApiError> {
         let Self { source, asked, query } = self;
+        if let Some((key, _)) = &query.model {
+            return Err(ApiError::NotByModel { metric: shown(asked.metric), key: shown(key) });
+        }
         let mut labels = query.pods.requirements().to_vec();
         if asked.object.name.is_none() {
             labels.extend_from_slice(read_selector(asked.label_selector)?.requirements());

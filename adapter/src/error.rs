@@ -56,6 +56,12 @@ pub(crate) enum ApiError {
     NotALabelSelector { operator: &'static str, requirement: String },
     #[error("fieldSelector metadata.name doesn't match requested name")]
     FieldSelector,
+    #[error("{asked}: a model is chosen once, with =: leave it out for all models together")]
+    Model { asked: String },
+    #[error(
+        "{metric} is not measured by model: leave the selector {key} out, or ask for a quantile such as inference_pool_ttft_p90_seconds"
+    )]
+    NotByModel { metric: String, key: String },
     #[error("{asked}: a reducer is chosen once, with =, and is one of {known}")]
     Reducer { asked: String, known: String },
     #[error("Operation: {reducer:?} is not implemented: the reducers implemented are {known}")]
@@ -139,6 +145,8 @@ impl ApiError {
             | Self::NotALabelSelector { .. }
             | Self::FieldSelector
             | Self::Reducer { .. }
+            | Self::Model { .. }
+            | Self::NotByModel { .. }
             | Self::SeveralPools { .. }
             | Self::NotOneValue { .. } => (StatusCode::BAD_REQUEST, "BadRequest"),
             Self::OtherNamespace { .. } | Self::NotPermitted { .. } => (StatusCode::FORBIDDEN, "Forbidden"),

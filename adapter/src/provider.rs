@@ -101,6 +101,11 @@ impl Source<'_> {
 
     /// The value of a pool.
     pub(crate) fn measured(&self, family: &Family, metric: &str, query: &Query, pool: &PoolSnapshot) -> Result<Measured, ApiError> {
+        if let Some((key, _)) = query.model.as_ref().filter(|_| !family.is_by_model()) {
+            return Err(ApiError::NotByModel { metric: shown(metric), key: shown(key) });
+        }
+        let of_model = query.model.as_ref().map(|(_, model)| pool.clone().for_model(model));
+        let pool = of_model.as_ref().unwrap_or(pool);
         (family.measure)(pool).map_err(|unknown| self.not_known(metric, query, &pool.id, &unknown))
     }
 

@@ -48,6 +48,8 @@ const KEYS: &[(&str, Key)] = &[
     ("resource.labels.project_id", Key::Constant(|constants| &constants.project_id)),
     ("resource.type", Key::Constant(|constants| &constants.resource_type)),
     ("reducer", Key::Reducer),
+    ("model", Key::Model),
+    ("metric.labels.model", Key::Model),
 ];
 
 /// What a key is about.
@@ -61,6 +63,8 @@ enum Key {
     Constant(Constant),
     /// How several values become one.
     Reducer,
+    /// The model whose requests count.
+    Model,
 }
 
 /// Which of the constants.
@@ -74,6 +78,8 @@ pub(crate) struct Query {
     constants: Vec<(Constant, Requirement)>,
     /// Which endpoints of the pools count, by the labels of their pods.
     pub(crate) pods: Selector,
+    /// The one model whose requests count, and the key that it was asked by; none: all models together.
+    pub(crate) model: Option<(String, String)>,
     /// None where the selector has no reducer.
     pub(crate) reducer: Option<Reducer>,
     /// Whether a key is of the GKE dialect: the labels of the answer are then, too.
@@ -112,6 +118,7 @@ impl Query {
         let selector = read_selector(text)?;
         let (mut names, mut namespaces, mut constants, mut pods) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut reducer = None;
+        let mut model: Option<(String, String)> = None;
         let mut is_gke = false;
         for requirement in selector.requirements().iter().cloned() {
             if is_gke_key(&requirement.key) {
@@ -136,13 +143,19 @@ impl Query {
                         return Err(ApiError::Reducer { asked: shown(text), known });
                     }
                 }
+                Some(Key::Model) => {
+                    let asked = single(&requirement)
+                        .filter(|name| !name.is_empty() && model.as_ref().is_none_or(|(_, known)| known == name));
+                    let name = asked.ok_or_else(|| ApiError::Model { asked: shown(&requirement.to_string()) })?;
+                    model = Some((requirement.key.clone(), name.to_owned()));
+                }
                 None => {
                     let allowed = KEYS.iter().map(|(key, _)| *key).collect::<Vec<_>>().join(", ");
                     return Err(ApiError::LabelNotAllowed { key: shown(&requirement.key), allowed });
                 }
             }
         }
-        Ok(Self { text: shown(text.trim()), names, namespaces, constants, pods: Selector::new(pods), reducer, is_gke })
+        Ok(Self { text: shown(text.trim()), names, namespaces, constants, pods: Selector::new(pods), model, reducer, is_gke })
     }
 
     /// The query as errors name it.
@@ -240,6 +253,7 @@ impl Query {
             ];
             labels.extend(constants.into_iter().filter_map(|(key, value)| Some(label(key, value.as_deref()?))));
         }
+        labels.extend(self.model.iter().cloned());
         labels.extend(self.constants.iter().filter_map(|(constant, requirement)| {
             let value = constant(&config.resource).as_deref().or_else(|| single(requirement))?;
             Some(label(&requirement.key, value))

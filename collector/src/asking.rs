@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 use tracing::{debug, info};
 use url::Url;
-use weir_datastore::engine::{PageClock, PageMemory, PageReader};
+use weir_datastore::engine::{Engine, PageClock, PageMemory, PageReader};
+use weir_datastore::latency::{LatencyPage, LatencyReader};
 use weir_datastore::{EndpointKey, EndpointLoad, FRESH_AT_MOST, FailureKind};
 
 use crate::access::Restrict;
@@ -23,6 +24,17 @@ pub(crate) struct Turn<'endpoint> {
     pub(crate) reader: &'endpoint PageReader,
     pub(crate) connection: &'endpoint Connection,
     pub(crate) shared: &'endpoint Shared,
+    /// Whether the histograms of latencies are to be read too: they make most of a page.
+    pub(crate) latencies: bool,
+}
+
+/// What came of one turn.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) load: EndpointLoad,
+    /// None where they were not wanted, or the page has none.
+    pub(crate) latencies: Option<LatencyPage>,
+    pub(crate) trial: Option<Trial>,
 }
 
 /// What is remembered of an endpoint from turn to turn.
@@ -37,9 +49,22 @@ pub(crate) struct Asking {
 struct Narrow {
     names: Arc<Names>,
     url: Url,
+    with_latencies: WithLatencies,
+}
+
+/// How the histograms of latencies are asked for where restricted pages are right.
+#[derive(Debug)]
+enum WithLatencies {
+    /// By their names beside the others.
+    Restricted(Url),
+    /// On the whole page: a restricted one has shown none, or its URL would be too long.
+    Whole,
+    /// The engine has none.
+    Never,
 }
 
 /// A restricted page is to be tried against this whole one.
+#[derive(Debug)]
 pub(crate) struct Trial {
     whole: Sighting,
     page_url: Url,
@@ -56,7 +81,7 @@ impl Asking {
     ///
     /// # Errors
     /// Where there is no page that can be read.
-    pub(crate) async fn turn(&mut self, turn: &Turn<'_>) -> Result<(EndpointLoad, Option<Trial>), ScrapeFailure> {
+    pub(crate) async fn turn(&mut self, turn: &Turn<'_>) -> Result<Told, ScrapeFailure> {
         if self.place.port != turn.connection.port() {
             // Another page, of which nothing is known.
             self.place = Place::new(turn.key, turn.connection.port());
@@ -65,9 +90,9 @@ impl Asking {
         let automatic = turn.connection.restrict() == Restrict::Auto;
         if automatic
             && self.restriction.asks_restricted(Instant::now())
-            && let Some(load) = self.restricted(turn).await
+            && let Some(told) = self.restricted(turn).await
         {
-            return Ok((load, None));
+            return Ok(told);
         }
         let whole = self.whole(turn, automatic).await;
         if let Err(failure) = &whole {
@@ -77,13 +102,20 @@ impl Asking {
     }
 
     /// The load off a restricted page, if it shows everything that it must.
-    async fn restricted(&mut self, turn: &Turn<'_>) -> Option<EndpointLoad> {
-        let narrow = self.narrow.as_ref()?;
+    async fn restricted(&mut self, turn: &Turn<'_>) -> Option<Told> {
+        let narrow = self.narrow.as_mut()?;
+        let (url, wide) = match &narrow.with_latencies {
+            WithLatencies::Restricted(url) if turn.latencies => (url, true),
+            WithLatencies::Whole if turn.latencies => return None,
+            _ => (&narrow.url, false),
+        };
         let asked_at = Instant::now();
-        let (seen, load) = match turn.fetch(&narrow.url, PageKind::Restricted).await {
+        let mut latencies = None;
+        let (seen, load) = match turn.fetch(url, PageKind::Restricted).await {
             Ok(page) => {
                 let seen = narrow.names.glance(&page.bytes, page.format);
                 let load = turn.read(&page, asked_at, &mut self.memory).ok();
+                latencies = load.as_ref().filter(|_| wide).and_then(|load| turn.latencies(&page, load.engine));
                 turn.shared.bodies.end(page.bytes);
                 (seen.map_err(|_| Flaw::Failed), load)
             }
@@ -91,7 +123,13 @@ impl Asking {
         };
         let page = seen.as_ref().map(|seen| (seen, load.as_ref().map(|load| load.counters)));
         match self.restriction.restricted_page(page.map_err(Clone::clone)) {
-            Ok(()) => load,
+            Ok(()) => {
+                if wide && latencies.as_ref().is_none_or(LatencyPage::is_empty) {
+                    latencies = None;
+                    narrow.with_latencies = WithLatencies::Whole;
+                }
+                Some(Told { load: load?, latencies, trial: None })
+            }
             Err(flaw) => {
                 let (pool, address, reason) = (&turn.key.pool, &turn.key.address, flaw.told(&narrow.names));
                 match flaw {
@@ -104,7 +142,7 @@ impl Asking {
         }
     }
 
-    async fn whole(&mut self, turn: &Turn<'_>, automatic: bool) -> Result<(EndpointLoad, Option<Trial>), ScrapeFailure> {
+    async fn whole(&mut self, turn: &Turn<'_>, automatic: bool) -> Result<Told, ScrapeFailure> {
         let url = self.place.url()?;
         let asked_at = Instant::now();
         let page = match turn.fetch(url, PageKind::Full).await {
@@ -116,6 +154,8 @@ impl Asking {
             }
         };
         let read = turn.read(&page, asked_at, &mut self.memory);
+        let wanted = read.as_ref().ok().filter(|_| turn.latencies);
+        let latencies = wanted.and_then(|load| turn.latencies(&page, load.engine));
         let mut trial = None;
         if automatic
             && let Ok(load) = &read
@@ -129,7 +169,7 @@ impl Asking {
         if page.url != *url {
             self.place.redirected = Some(page.url);
         }
-        Ok((read?, trial))
+        Ok(Told { load: read?, latencies, trial })
     }
 
     /// Reads a restricted page and compares it with the whole one right before it.
@@ -152,7 +192,11 @@ impl Asking {
             Ok(()) => debug!(%pool, %address, engine, "restricted pages agree with the whole one and are used from now on"),
             Err(flaw) => debug!(%pool, %address, engine, reason = flaw.told(&names), "whole pages are used"),
         }
-        self.narrow = url.map(|url| Narrow { names, url });
+        let with_latencies = match LatencyReader::of(names.engine()) {
+            None => WithLatencies::Never,
+            Some(reader) => names.url_with(&page_url, reader.names()).map_or(WithLatencies::Whole, WithLatencies::Restricted),
+        };
+        self.narrow = url.map(|url| Narrow { names, url, with_latencies });
     }
 }
 
@@ -162,6 +206,16 @@ impl<'endpoint> Turn<'endpoint> {
         let page = fetch(self.connection, url, &self.shared.bodies, self.shared.timeout).await?;
         self.shared.metrics.body_bytes.inc_by(page.bytes.len() as u64);
         Ok(page)
+    }
+
+    /// The histograms on `page`; none where the engine has none.
+    fn latencies(&self, page: &Page<'_>, engine: Engine) -> Option<LatencyPage> {
+        // What cannot be read for its histograms was read for its load: it has too many of them.
+        let refused = |_| LatencyPage { refused: 1, ..LatencyPage::default() };
+        let found = LatencyReader::of(engine)?.read(&page.bytes, page.format).unwrap_or_else(refused);
+        self.shared.metrics.histogram_pages.inc();
+        self.shared.metrics.refused_histograms.inc_by(u64::from(found.refused));
+        Some(found)
     }
 
     fn read(&self, page: &Page<'_>, asked_at: Instant, memory: &mut PageMemory) -> Result<EndpointLoad, ScrapeFailure> {

@@ -395,7 +395,8 @@ impl Collector {
         let feed = Feed::new(state.feeds.of(&key.address), self.shared.timeout, self.picker_shared.streams.clone());
         let (reader, connection, shared) = (reader.clone(), state.connection.subscribe(), self.shared.clone());
         let (sender, ready) = watch::channel(ready);
-        let task = EndpointLoop { writer, reader, connection, pace, activity, ready, feed, shared };
+        let reads_latencies = self.own_picker.is_none();
+        let task = EndpointLoop { writer, reader, connection, pace, activity, ready, feed, reads_latencies, shared };
         self.endpoints.insert(key, RunningEndpoint { ready: sender, task: self.tasks.spawn(task.run()) });
     }
 

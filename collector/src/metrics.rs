@@ -54,6 +54,9 @@ pub(crate) struct ScrapeMetrics {
     invalid_samples: Counter,
     duplicate_samples: Counter,
     outdated_samples: Counter,
+    /// Pages that were read for their histograms of latencies.
+    pub(crate) histogram_pages: Counter,
+    pub(crate) refused_histograms: Counter,
     pub(crate) endpoints: Gauge,
     pub(crate) overdue: Counter,
 }
@@ -74,6 +77,8 @@ impl ScrapeMetrics {
             invalid_samples: Counter::default(),
             duplicate_samples: Counter::default(),
             outdated_samples: Counter::default(),
+            histogram_pages: Counter::default(),
+            refused_histograms: Counter::default(),
             endpoints: Gauge::default(),
             overdue: Counter::default(),
         };
@@ -91,6 +96,10 @@ impl ScrapeMetrics {
         registry.register("weir_scrape_duplicate_samples", help, metrics.duplicate_samples.clone());
         let help = "Samples whose own timestamp is too old";
         registry.register("weir_scrape_outdated_samples", help, metrics.outdated_samples.clone());
+        let help = "Pages that were read for their histograms of latencies too";
+        registry.register("weir_scrape_histogram_pages", help, metrics.histogram_pages.clone());
+        let help = "Histograms of latencies whose counts or bounds cannot be true, or that are too many";
+        registry.register("weir_scrape_refused_histograms", help, metrics.refused_histograms.clone());
         registry.register("weir_endpoints_watched", "Endpoints whose pages are read", metrics.endpoints.clone());
         let help = "Times at which an endpoint was due but the read before it was not over";
         registry.register("weir_scrape_overdue", help, metrics.overdue.clone());

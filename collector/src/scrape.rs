@@ -10,7 +10,7 @@ use weir_datastore::engine::PageReader;
 use weir_datastore::{EndpointKey, EndpointLoad, EndpointWriter};
 
 use crate::activity::EndpointActivity;
-use crate::asking::{Asking, Turn};
+use crate::asking::{Asking, Told, Turn};
 use crate::body::Bodies;
 use crate::connection::Connection;
 use crate::failure::ScrapeFailure;
@@ -42,6 +42,8 @@ pub(crate) struct EndpointLoop {
     pub(crate) ready: watch::Receiver<bool>,
     /// What other weirs tell of it: while they do, it is not read here.
     pub(crate) feed: Feed,
+    /// Whether nobody in this process measures the pool's requests: then the servers' histograms may be wanted.
+    pub(crate) reads_latencies: bool,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -81,7 +83,8 @@ impl EndpointLoop {
             self.feed.asking();
             let connection = self.connection.borrow().clone();
             let shared = self.shared.clone();
-            let turn = Turn { key: self.writer.key(), reader: &self.reader, connection: &connection, shared: &shared };
+            let latencies = self.reads_latencies && self.writer.wants_latencies(asked_at);
+            let turn = Turn { key: self.writer.key(), reader: &self.reader, connection: &connection, shared: &shared, latencies };
             let outcome = {
                 let _under_way = shared.metrics.begin();
                 asking.turn(&turn).await
@@ -89,7 +92,7 @@ impl EndpointLoop {
             let now = Instant::now();
             shared.metrics.duration.observe((now - asked_at).as_secs_f64());
             wait = match outcome {
-                Ok((load, trial)) => {
+                Ok(Told { load, latencies, trial }) => {
                     shared.metrics.succeeded(load.unused);
                     if let Some(before) = last_good.replace(load.scraped_at) {
                         shared.metrics.gap.observe((load.scraped_at - before).as_secs_f64());
@@ -99,10 +102,19 @@ impl EndpointLoop {
                     told.mark_unchanged();
                     let busy = works || self.activity.get();
                     member.set(busy);
+                    if let Some(latencies) = latencies {
+                        self.writer.latencies(latencies, load.scraped_at);
+                    }
                     self.writer.succeeded(load, self.pace.at_work(busy).interval());
                     run.ended(self.writer.key(), now);
                     if let Some(trial) = trial {
-                        let turn = Turn { key: self.writer.key(), reader: &self.reader, connection: &connection, shared: &shared };
+                        let turn = Turn {
+                            key: self.writer.key(),
+                            reader: &self.reader,
+                            connection: &connection,
+                            shared: &shared,
+                            latencies: false,
+                        };
                         asking.try_restricted(&turn, trial).await;
                     }
                     let next = self.pace.at_work(busy).after_success(asked_at, Instant::now());

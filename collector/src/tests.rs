@@ -4,6 +4,7 @@ mod bad_servers;
 mod credentials;
 mod crowd;
 mod fetching;
+mod latencies;
 pub(crate) mod log;
 mod pacing;
 mod pickers;

@@ -3,6 +3,8 @@
 //! Names are those of the Gateway API Inference Extension's picker where it has one. The target type is what keeps users from the
 //! trap of scaling on a mean as if it were a total: a mean with `AverageValue` is divided by the replica count once more.
 
+mod slo;
+
 use crate::load::LoadSignal;
 use crate::measurement::{Measured, Measurement};
 use crate::saturation::Saturation;
@@ -25,6 +27,10 @@ pub enum Unit {
     Saturation,
     /// Seconds.
     Seconds,
+    /// Tokens.
+    Tokens,
+    /// Tokens a second.
+    TokensPerSecond,
 }
 
 impl Unit {
@@ -38,6 +44,8 @@ impl Unit {
             Self::Pods => "pods' worth",
             Self::Saturation => "1 = full",
             Self::Seconds => "seconds",
+            Self::Tokens => "tokens",
+            Self::TokensPerSecond => "tokens/s",
         }
     }
 }
@@ -211,7 +219,30 @@ pub const FAMILIES: &[Family] = &[
         help: "Time that the start of a pod is expected to take, from its creation until it is ready, by those that were seen.",
         measure: PoolSnapshot::expected_start_seconds,
     },
+    slo::TTFT_P50,
+    slo::TTFT_P90,
+    slo::TTFT_P99,
+    slo::TPOT_P50,
+    slo::TPOT_P90,
+    slo::TPOT_P99,
+    slo::REQUEST_DURATION_P50,
+    slo::REQUEST_DURATION_P90,
+    slo::REQUEST_DURATION_P99,
+    slo::QUEUE_TIME_P50,
+    slo::QUEUE_TIME_P90,
+    slo::QUEUE_TIME_P99,
+    slo::PROMPT_TOKENS,
+    slo::GENERATION_TOKENS,
+    slo::PREFILL_BACKLOG_TOKENS,
+    slo::PREFILL_BACKLOG_SECONDS,
 ];
+
+impl Family {
+    /// Whether it can be asked for one model: as a label of its series, and as `model` in a selector.
+    pub fn is_by_model(&self) -> bool {
+        slo::is_by_model(self)
+    }
+}
 
 /// The family called `name`.
 pub fn find(name: &str) -> Option<&'static Family> {

@@ -1,5 +1,6 @@
 //! What the store is made of: pools, and the cells in which what was read of their endpoints and pickers is kept.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -8,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::demand::RequiredReplicas;
+use crate::latency::{EndpointLatencies, PickerLatencies, TokenRates};
 use crate::load::{EndpointStatus, PickerStatus};
 use crate::pool::{EndpointSpec, MetricsSource, PoolId};
 use crate::start::{SeenStart, StartMemory, StartingPod};
@@ -38,6 +40,18 @@ pub(crate) struct PoolMemory {
     pub(crate) held_rises: watch::Sender<u64>,
     pub(crate) starts: Arc<StartMemory>,
     pub(crate) required: ArcSwapOption<RequiredReplicas>,
+    /// What weir pickers measured, by their names.
+    pub(crate) measured: ArcSwap<PickersMeasured>,
+}
+
+/// What weir pickers measured, by their names.
+pub(crate) type PickersMeasured = BTreeMap<Arc<str>, Arc<PickerLatencies>>;
+
+/// What is worked out about an endpoint every 10 s or so, beside what every page says.
+#[derive(Debug, Default)]
+pub(crate) struct SloCell {
+    pub(crate) latencies: ArcSwapOption<EndpointLatencies>,
+    pub(crate) tokens: ArcSwapOption<TokenRates>,
 }
 
 impl PoolMemory {
@@ -50,6 +64,7 @@ impl PoolMemory {
             held_rises: watch::Sender::new(0),
             starts: Arc::default(),
             required: ArcSwapOption::empty(),
+            measured: ArcSwap::default(),
         }
     }
 
@@ -66,6 +81,7 @@ pub struct Endpoint {
     pub spec: EndpointSpec,
     pub(crate) cell: Arc<ArcSwap<EndpointStatus>>,
     pub(crate) start: Option<Arc<SeenStart>>,
+    pub(crate) slo: Arc<SloCell>,
 }
 
 impl Endpoint {

@@ -17,6 +17,7 @@ pub mod catalog;
 mod cells;
 mod demand;
 pub mod engine;
+pub mod latency;
 mod load;
 mod measurement;
 pub mod page;

@@ -70,6 +70,22 @@ pub enum Unknown {
         /// Why.
         cause: Arc<str>,
     },
+    /// Neither a picker nor a page has shown it.
+    NotMeasured {
+        /// What, in words.
+        what: &'static str,
+    },
+    /// Too few requests to speak of the quantile.
+    TooFewRequests {
+        /// What of them, in words.
+        what: &'static str,
+        /// How many there were in the last minute.
+        seen: u64,
+        /// How many it takes.
+        least: u64,
+    },
+    /// Requests wait, and no server had some waiting for long enough to show how fast it reads prompts.
+    NeverBusy,
 }
 
 impl Unknown {
@@ -127,6 +143,27 @@ impl fmt::Display for Unknown {
             }
             Self::NoStart => {
                 write!(formatter, "none of its pods was seen to start yet")?;
+                &None
+            }
+            Self::NotMeasured { what } => {
+                write!(
+                    formatter,
+                    "neither an endpoint picker nor two metrics pages of its servers have shown its {what} in the last minute"
+                )?;
+                &None
+            }
+            Self::TooFewRequests { what, seen, least } => {
+                write!(
+                    formatter,
+                    "only {seen} requests of the last minute show their {what}, it takes {least} to speak of this quantile"
+                )?;
+                &None
+            }
+            Self::NeverBusy => {
+                write!(
+                    formatter,
+                    "requests wait, but none of its servers had some waiting for 10 s in the last minute, so nobody knows how fast it reads prompts"
+                )?;
                 &None
             }
         };

@@ -4,6 +4,8 @@
 //! not at all. Loads change many times a second; each endpoint has one cell, stored to by the one [`EndpointWriter`] that the
 //! topology handed out for it. A [`Datastore`] is the read handle.
 
+pub(crate) mod slo;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,8 +15,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cells::{Endpoint, Picker, Pool, PoolMemory};
+use crate::cells::{Endpoint, Picker, Pool, PoolMemory, SloCell};
 use crate::demand::RequiredWriter;
+use crate::latency::{EndpointWindow, TokenWindow};
 use crate::load::{EndpointLoad, EndpointStatus, Failure, FailureKind, PickerLoad, PickerStatus};
 use crate::pool::{EndpointAddress, EndpointSpec, MetricsSource, PoolId, PoolSpec};
 use crate::selector::Selector;
@@ -234,12 +237,26 @@ fn renewed(before: Option<&Pool>, mut spec: PoolSpec, now: Instant, change: &mut
         }
         endpoints.push(match known.remove(&key) {
             Some(same) if same.spec == endpoint => same.clone(),
-            Some(changed) => Arc::new(Endpoint { spec: endpoint, cell: changed.cell.clone(), start: changed.start.clone() }),
+            Some(changed) => Arc::new(Endpoint {
+                spec: endpoint,
+                cell: changed.cell.clone(),
+                start: changed.start.clone(),
+                slo: changed.slo.clone(),
+            }),
             None => {
                 let cell = Arc::new(ArcSwap::from_pointee(EndpointStatus::default()));
                 let start = memory.starts.seen(&endpoint.pod_uid);
-                change.added.push(EndpointWriter { key, cell: cell.clone(), start: start.clone(), memory: memory.clone() });
-                Arc::new(Endpoint { spec: endpoint, cell, start })
+                let slo = Arc::new(SloCell::default());
+                change.added.push(EndpointWriter {
+                    key,
+                    cell: cell.clone(),
+                    start: start.clone(),
+                    memory: memory.clone(),
+                    slo: slo.clone(),
+                    tokens: TokenWindow::default(),
+                    latencies: EndpointWindow::default(),
+                });
+                Arc::new(Endpoint { spec: endpoint, cell, start, slo })
             }
         });
     }
@@ -302,6 +319,9 @@ pub struct EndpointWriter {
     cell: Arc<ArcSwap<EndpointStatus>>,
     start: Option<Arc<SeenStart>>,
     memory: Arc<PoolMemory>,
+    slo: Arc<SloCell>,
+    tokens: TokenWindow,
+    latencies: EndpointWindow,
 }
 
 impl EndpointWriter {
@@ -320,6 +340,7 @@ impl EndpointWriter {
         if let Some(start) = &self.start {
             start.scraped(load.scraped_at);
         }
+        self.learn_tokens(&load);
         let before = self.cell.load_full();
         let active = load.is_active_since(before.load.as_deref());
         let last_active = if active { Some(load.scraped_at) } else { before.last_active };

@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::engine::{Engine, Signal};
+use crate::latency::{COUNTS_FOR, MOST_MODELS, ModelLatencies, PickerLatencies};
 use crate::load::{Combined, Counters, EndpointLoad, LoraLoad, PickerLoad, UnitLoad, Unused};
 use crate::pool::EndpointAddress;
 
@@ -49,6 +50,22 @@ pub struct Frame {
     /// All the pool's pickers; one that cannot be read by its age.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pickers: Vec<PickerFrame>,
+    /// What weir pickers measured in the last minute: each in the first frame after it summed up, every 10 s.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub latencies: Vec<LatencyFrame>,
+}
+
+/// What one weir picker measured.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LatencyFrame {
+    /// The picker's name.
+    pub picker: Arc<str>,
+    /// How long ago it summed up, in milliseconds.
+    pub age_ms: u64,
+    /// By model.
+    #[serde(default)]
+    pub models: Vec<ModelLatencies>,
 }
 
 /// What one endpoint's page said.
@@ -228,6 +245,27 @@ impl PickerFrame {
     }
 }
 
+impl LatencyFrame {
+    /// What `picker` measured, as told at `now`.
+    pub fn of(picker: Arc<str>, measured: &PickerLatencies, now: Instant) -> Self {
+        let age_ms = milliseconds(now.saturating_duration_since(measured.as_of));
+        Self { picker, age_ms, models: measured.models.clone() }
+    }
+
+    /// What was measured, as heard at `now`; none where it is too old, or cannot be true: another weir's word is checked like a page.
+    pub fn into_measured(self, now: Instant) -> Option<(Arc<str>, PickerLatencies)> {
+        /// Bytes of a name.
+        const LONGEST: usize = 256;
+        let named = |name: &str| name.len() <= LONGEST;
+        let sound = self.models.len() <= MOST_MODELS + 1
+            && named(&self.picker)
+            && self.models.iter().all(|model| named(&model.model) && model.is_sound());
+        let age = Duration::from_millis(self.age_ms);
+        let as_of = (age <= COUNTS_FOR && sound).then(|| now.checked_sub(age)).flatten()?;
+        Some((self.picker, PickerLatencies { as_of, models: self.models }))
+    }
+}
+
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -256,6 +294,7 @@ mod tests {
                 &PickerLoad { read_at: now, held: Some(4), in_flight: Some(2), arrivals: 9, prompt_tokens: Some(900) },
                 later,
             )],
+            latencies: Vec::new(),
         }
     }
 

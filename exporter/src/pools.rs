@@ -1,6 +1,7 @@
 //! The pools as series, computed when the page is written.
 
 use std::fmt;
+use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
@@ -26,9 +27,14 @@ impl PoolSeries {
 impl Collector for PoolSeries {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let pools = self.datastore.snapshots(Instant::now());
+        let of_models: Vec<_> = pools.iter().flat_map(each_model).collect();
         for family in catalog::FAMILIES {
             let series = pools.iter().filter_map(|pool| Some((pool_labels(pool), (family.measure)(pool).ok()?.value)));
-            write(&mut encoder, family.name, family.help, series)?;
+            if family.is_by_model() {
+                by_model(&mut encoder, family, series, &of_models)?;
+            } else {
+                write(&mut encoder, family.name, family.help, series)?;
+            }
         }
         let (name, help) = catalog::ENDPOINTS;
         let by_state = pools.iter().flat_map(|pool| {
@@ -57,6 +63,26 @@ impl Collector for PoolSeries {
     }
 }
 
+/// The pool once for each model that its latencies are known of.
+fn each_model(pool: &PoolSnapshot) -> impl Iterator<Item = (Arc<str>, PoolSnapshot)> {
+    pool.models().into_iter().map(|model| (model.clone(), pool.clone().for_model(&model)))
+}
+
+/// A value of each pool over all models, without the label `model`, and one of each model.
+fn by_model(
+    encoder: &mut DescriptorEncoder<'_>,
+    family: &catalog::Family,
+    over_all: impl Iterator<Item = ([(&'static str, String); 2], f64)>,
+    of_models: &[(Arc<str>, PoolSnapshot)],
+) -> Result<(), fmt::Error> {
+    let over_all = over_all.map(|(labels, value)| (labels.to_vec(), value));
+    let of_models = of_models.iter().filter_map(|(model, pool)| {
+        let labels = pool_labels(pool).into_iter().chain([("model", model.to_string())]).collect();
+        Some((labels, (family.measure)(pool).ok()?.value))
+    });
+    write(encoder, family.name, family.help, over_all.chain(of_models))
+}
+
 /// A histogram for each phase of starts that was seen.
 fn cold_starts(encoder: &mut DescriptorEncoder<'_>, pools: &[PoolSnapshot]) -> Result<(), fmt::Error> {
     let histograms = pools.iter().flat_map(|pool| StartPhase::ALL.map(|phase| (pool, phase, pool.start_histogram(phase))));
@@ -80,11 +106,11 @@ fn pool_labels(pool: &PoolSnapshot) -> [(&'static str, String); 2] {
     [("name", pool.id.name.to_string()), ("namespace", pool.id.namespace.to_string())]
 }
 
-fn write<const LABELS: usize>(
+fn write<Labels: AsRef<[(&'static str, String)]>>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    series: impl Iterator<Item = ([(&'static str, String); LABELS], f64)>,
+    series: impl Iterator<Item = (Labels, f64)>,
 ) -> Result<(), fmt::Error> {
     let mut series = series.peekable();
     if series.peek().is_none() {
@@ -92,7 +118,7 @@ fn write<const LABELS: usize>(
     }
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (labels, value) in series {
-        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+        ConstGauge::new(value).encode(family.encode_family(&labels.as_ref())?)?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use weir_datastore::stream::{EndpointFrame, FRAMES_APART, Frame, HEARTBEAT, PickerFrame, VERSION};
+use weir_datastore::stream::{EndpointFrame, FRAMES_APART, Frame, HEARTBEAT, LatencyFrame, PickerFrame, VERSION};
 use weir_datastore::{Datastore, EndpointAddress, FRESH_AT_MOST, PickerView, PoolChanges, PoolId, PoolSnapshot, Selector};
 
 /// On every answer of the stream's route, also on a refusal: it tells a follower that this is a weir.
@@ -70,6 +70,7 @@ impl Streams {
             sent_at: Instant::now(),
             looked_at: Instant::now(),
             told: HashMap::new(),
+            told_latencies: HashMap::new(),
             pickers: Vec::new(),
             last: None,
             ended: false,
@@ -134,6 +135,8 @@ struct Telling {
     looked_at: Instant,
     /// When the page of each endpoint was asked for that was told last.
     told: HashMap<EndpointAddress, Instant>,
+    /// When each picker summed up what it measured that was told last.
+    told_latencies: HashMap<Arc<str>, Instant>,
     /// As told last.
     pickers: Vec<PickerView>,
     /// What the last frame was made of.
@@ -179,7 +182,11 @@ impl Telling {
             self.last = Some(snapshot);
             self.version = version;
             self.looked_at = now;
-            if woken == Woken::Changed && frame.endpoints.is_empty() && same(&pickers_before, &self.pickers) {
+            if woken == Woken::Changed
+                && frame.endpoints.is_empty()
+                && frame.latencies.is_empty()
+                && same(&pickers_before, &self.pickers)
+            {
                 continue;
             }
             self.sequence += 1;
@@ -260,6 +267,13 @@ impl Telling {
                 prompt_tokens: None,
             },
         });
+        let mut latencies = Vec::new();
+        for (picker, measured) in snapshot.pickers_measured() {
+            if self.told_latencies.insert(picker.clone(), measured.as_of) != Some(measured.as_of) {
+                latencies.push(LatencyFrame::of(picker.clone(), measured, now));
+            }
+        }
+        self.told_latencies.retain(|picker, _| snapshot.pickers_measured().any(|(name, _)| name == picker));
         Frame {
             version: VERSION,
             sequence: self.sequence,
@@ -267,6 +281,7 @@ impl Telling {
             name: self.pool.name.to_string(),
             endpoints: endpoints.into_values().collect(),
             pickers: pickers.collect(),
+            latencies,
         }
     }
 }

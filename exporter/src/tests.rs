@@ -114,3 +114,28 @@ async fn json_says_what_the_page_leaves_out() {
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert_eq!(body, r#"{"error":"no pool default/nope; known here: default/llama, other/empty"}"#);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_quantile_is_of_all_models_and_of_each() {
+    use weir_datastore::latency::{Latency, Meter};
+    let (store, mut topology) = datastore();
+    let spec = PoolSpec { pickers: Some(vec!["picker".into()]), ..PoolSpec::empty(PoolId::new("default", "llama")) };
+    let change = topology.replace_all(vec![spec], Instant::now());
+    let mut meter = Meter::new(Instant::now());
+    (0..20).for_each(|_| meter.observe(&"org/a".into(), Latency::TimeToFirstToken, 0.5));
+    (0..3).for_each(|_| meter.observe(&"b".into(), Latency::TimeToFirstToken, 9.0));
+    change.added_pickers[0].measured(&"picker".into(), meter.close(Instant::now()));
+    let mut registry = Registry::default();
+    let streams = register(&mut registry, store.clone(), 100);
+    let (_, _, page) = get(router(store, Arc::new(registry), streams), "/metrics", "*/*").await;
+    let labels: Vec<_> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("inference_pool_ttft_p50_seconds{")?.split_once('}'))
+        .map(|(labels, _)| labels)
+        .collect();
+    assert_eq!(
+        labels,
+        ["name=\"llama\",namespace=\"default\"", "name=\"llama\",namespace=\"default\",model=\"org/a\""],
+        "of 3 requests of b there is no quantile"
+    );
+}

@@ -351,8 +351,8 @@ async fn a_bad_selector_is_the_callers_mistake() {
     ] {
         assert_eq!(values(&bench, &path).await, expected, "{path}");
     }
-    let label = values(&bench, &format!("{POOLS}/a/{TOTAL}?metricLabelSelector=model%3Dx")).await;
-    assert!(label.starts_with("400 Metric label: \"model\" is not allowed: the allowed ones are name, pool, "), "{label}");
+    let label = values(&bench, &format!("{POOLS}/a/{TOTAL}?metricLabelSelector=engine%3Dx")).await;
+    assert!(label.starts_with("400 Metric label: \"engine\" is not allowed: the allowed ones are name, pool, "), "{label}");
 }
 
 #[tokio::test(start_paused = true)]

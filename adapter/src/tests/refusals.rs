@@ -172,11 +172,11 @@ async fn another_namespace_is_forbidden_whether_it_exists_or_not() {
 
 #[tokio::test(start_paused = true)]
 async fn a_label_that_is_not_allowed_lists_those_that_are() {
-    let reply = two_pools().metric(&format!("{QUEUE}?labelSelector=name%3Da%2Cmodel%3Dx")).await;
-    let message = "Metric label: \"model\" is not allowed: the allowed ones are name, pool, inference_pool, namespace, metric.labels.name, \
+    let reply = two_pools().metric(&format!("{QUEUE}?labelSelector=name%3Da%2Cengine%3Dx")).await;
+    let message = "Metric label: \"engine\" is not allowed: the allowed ones are name, pool, inference_pool, namespace, metric.labels.name, \
                    metric.labels.pool, metric.labels.inference_pool, metric.labels.namespace, resource.labels.namespace, \
                    resource.labels.namespace_name, resource.labels.cluster, resource.labels.cluster_name, resource.labels.location, \
-                   resource.labels.project_id, resource.type, reducer, and pod.KEY for the label KEY of pods";
+                   resource.labels.project_id, resource.type, reducer, model, metric.labels.model, and pod.KEY for the label KEY of pods";
     assert_failure(&reply, 400, "BadRequest", message);
 }
 

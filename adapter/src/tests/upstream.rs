@@ -148,7 +148,7 @@ async fn stackdriver_allowed_and_forbidden_label_keys() {
         );
     }
     for key in
-        ["metadata.user_labels.app", "metadata.system_labels.region", "metric.labels.model", "resource.labels.instance", "foo"]
+        ["metadata.user_labels.app", "metadata.system_labels.region", "metric.labels.engine", "resource.labels.instance", "foo"]
     {
         let answer = bench.values(TOTAL, key).await;
         assert!(answer.starts_with(&format!("400 \"Metric label: \\\"{key}\\\" is not allowed")), "{answer}");

@@ -227,3 +227,56 @@ async fn a_small_change_of_topology_is_seen_at_once() {
     assert_eq!(bench.values("inference_pool_ready_pods", "").await, "vllm-llama3 1");
     assert_eq!(bench.values(QUEUE, "").await, "vllm-llama3 2");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_quantile_is_of_all_models_or_of_the_one_that_is_asked_for() {
+    use weir_datastore::latency::{Latency, Meter};
+    const TTFT: &str = "inference_pool_ttft_p90_seconds";
+    let mut bench = Bench::new();
+    bench.pool("default/a", &["10.0.0.1:80"]).shows("10.0.0.1:80", 1, 0, 0.5).holds(0);
+    assert!(bench.values(TTFT, "name=a").await.starts_with("503 \"inference_pool_ttft_p90_seconds of pool default/a is not known"));
+    let mut meter = Meter::new(Instant::now());
+    (0..50).for_each(|_| meter.observe(&"org/large".into(), Latency::TimeToFirstToken, 4.0));
+    (0..50).for_each(|_| meter.observe(&"small".into(), Latency::TimeToFirstToken, 0.5));
+    bench.pickers[0].measured(&"picker-0".into(), meter.close(Instant::now()));
+    let millis = async |selector: &str| {
+        let values = bench.values(TTFT, selector).await;
+        let value = values.strip_prefix("a ").unwrap_or_else(|| panic!("{values}"));
+        match value.strip_suffix('m') {
+            Some(millis) => millis.parse::<f64>().unwrap(),
+            None => value.parse::<f64>().unwrap() * 1000.0,
+        }
+    };
+    for (selector, expected) in [
+        ("name=a", 4000.0),
+        ("name=a,model=small", 500.0),
+        ("name=a,model=org_large", 4000.0),
+        ("metric.labels.model=small", 500.0),
+    ] {
+        let found = millis(selector).await;
+        assert!((found / expected - 1.0).abs() < 0.04, "{selector}: {found}");
+    }
+    let reply = bench.metric(&format!("{TTFT}?labelSelector=model%3Dsmall")).await;
+    assert!(
+        reply.body.contains("\"metricLabels\":{\"model\":\"small\",\"name\":\"a\",\"namespace\":\"default\"}"),
+        "{}",
+        reply.body
+    );
+    for (metric, selector, expected) in [
+        (
+            TTFT,
+            "model=other",
+            "503 \"inference_pool_ttft_p90_seconds of pool default/a is not known: only 0 requests of the last minute",
+        ),
+        (TTFT, "model in (a,b)", "400 \"model in (a,b): a model is chosen once"),
+        (TTFT, "model=a,model=b", "400 \"model=b: a model is chosen once"),
+        (QUEUE, "model=small", "400 \"inference_pool_average_queue_size is not measured by model"),
+    ] {
+        let found = bench.values(metric, selector).await;
+        assert!(found.starts_with(expected), "{found}");
+    }
+    let custom = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/inferencepools.inference.networking.k8s.io/a";
+    let reply = bench.send("GET", &format!("{custom}/{TTFT}?metricLabelSelector=model%3Dsmall"), &[]).await;
+    let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+    assert!(body["items"][0]["value"].as_str().is_some_and(|value| value.ends_with('m')), "{}", reply.body);
+}

@@ -9,10 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use weir_datastore::stream::{HEARTBEAT, PickerFrame};
+use weir_datastore::stream::{HEARTBEAT, LatencyFrame, PickerFrame};
 use weir_datastore::{FailureKind, PickerLoad, PickerWriter};
 
 use super::attribution::{Attribution, Name, Share};
+
+/// Pickers of one frame whose measurements are looked at.
+const MOST_PICKERS: usize = 1024;
 
 /// The pickers of one pool.
 #[derive(Debug, Default)]
@@ -73,6 +76,24 @@ impl Book {
         inner.write(now);
     }
 
+    /// A frame of the stream `source` tells what pickers measured; false where something of it cannot be true, and is passed over.
+    pub(crate) fn measured(&self, source: &Name, told: Vec<LatencyFrame>, now: Instant) -> bool {
+        if told.is_empty() {
+            return true;
+        }
+        let inner = self.lock();
+        let Some(slot) = inner.writers.get(source) else { return true };
+        let mut sound = true;
+        for frame in told.into_iter().take(MOST_PICKERS) {
+            match frame.into_measured(now) {
+                // One in this process writes for itself.
+                Some((picker, measured)) => slot.writer.measured(&picker, measured),
+                None => sound = false,
+            }
+        }
+        sound
+    }
+
     /// `source` cannot be read: what it told no longer counts.
     pub(crate) fn failed(&self, source: &Name, kind: FailureKind, message: &str, now: Instant) {
         let mut inner = self.lock();
@@ -126,6 +147,7 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use weir_datastore::latency::{Latency, ModelLatencies};
     use weir_datastore::{Datastore, PoolId, PoolSpec, Selector, datastore};
 
     use super::*;
@@ -198,5 +220,26 @@ mod tests {
         // `a` no longer tells of it.
         book.told(&"a".into(), &[], now + HEARTBEAT);
         assert_eq!(held(&store, now + HEARTBEAT), Ok(6.0));
+    }
+
+    #[test]
+    fn what_pickers_measured_is_written_once_each_and_what_cannot_be_is_told() {
+        let now = Instant::now() + Duration::from_secs(60);
+        let (store, _topology, book) = book(&["s", "t"], now);
+        let frame = |picker: &str, age_ms, place| LatencyFrame {
+            picker: picker.into(),
+            age_ms,
+            models: vec![ModelLatencies { model: "m".into(), ttft: vec![(place, 50)], ..ModelLatencies::default() }],
+        };
+        assert!(book.measured(&"s".into(), vec![frame("a", 2_000, 200)], now));
+        assert!(book.measured(&"t".into(), vec![frame("a", 1_000, 250), frame("b", 1_000, 250)], now));
+        assert!(book.measured(&"s".into(), vec![frame("a", 3_000, 10)], now), "older than what is known");
+        assert!(!book.measured(&"s".into(), vec![frame("c", 0, 446)], now), "there is no such bucket");
+        assert!(!book.measured(&"s".into(), vec![frame("c", 31_000, 1)], now), "of no use");
+        let snapshot = store.snapshot(&PoolId::new("default", "p"), &Selector::everything(), now).unwrap();
+        assert_eq!(snapshot.pickers_measured().map(|(name, _)| &**name).collect::<Vec<_>>(), ["a", "b"]);
+        let (median, as_of) = snapshot.latency(Latency::TimeToFirstToken, 0.5).unwrap();
+        assert!((1.6..1.9).contains(&median.value), "{median:?}");
+        assert_eq!(as_of, now - Duration::from_secs(1));
     }
 }

@@ -208,6 +208,9 @@ impl PickerLoop {
             };
             // Held requests first: they are what somebody waits for.
             self.book.told(&self.key.name, &frame.pickers, now);
+            if !self.book.measured(&self.key.name, frame.latencies, now) && !std::mem::replace(&mut complained, true) {
+                warn!(pool = %self.key.pool, picker = %self.key.name, "latencies of the stream are not used, they cannot be true: update the older of the two weirs");
+            }
             if !matches!(memory.kind, Kind::Weir { .. }) {
                 info!(pool = %self.key.pool, picker = %self.key.name, "following the picker's stream");
             }

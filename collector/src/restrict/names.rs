@@ -63,9 +63,16 @@ impl Names {
 
     /// Where the restricted page is; none where that URL would be too long.
     pub(crate) fn url(&self, page: &Url) -> Option<Url> {
+        self.url_with(page, [])
+    }
+
+    /// The same with `more` names.
+    pub(crate) fn url_with(&self, page: &Url, more: impl IntoIterator<Item = &'static str>) -> Option<Url> {
         let mut url = page.clone();
         // Names of samples, not of families: prometheus_client has nothing under a counter's name without `_total`.
-        url.query_pairs_mut().extend_pairs(self.names.iter().map(|name| ("name[]", name)));
+        url.query_pairs_mut()
+            .extend_pairs(self.names.iter().map(|name| ("name[]", name)))
+            .extend_pairs(more.into_iter().map(|name| ("name[]", name)));
         (url.as_str().len() <= LONGEST_URL).then_some(url)
     }
 

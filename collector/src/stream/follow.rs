@@ -263,6 +263,7 @@ mod tests {
             name: "p".into(),
             endpoints: Vec::new(),
             pickers: vec![picker],
+            latencies: Vec::new(),
         }
     }
 

@@ -182,8 +182,15 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nwei
 
 fn frame(sequence: u64, endpoints: Vec<EndpointFrame>, held: Option<u64>) -> String {
     let picker = PickerFrame { name: "picker-a".into(), age_ms: 0, held, in_flight: None, arrivals: 0, prompt_tokens: None };
-    let frame =
-        Frame { version: VERSION, sequence, namespace: "default".into(), name: "llama".into(), endpoints, pickers: vec![picker] };
+    let frame = Frame {
+        version: VERSION,
+        sequence,
+        namespace: "default".into(),
+        name: "llama".into(),
+        endpoints,
+        pickers: vec![picker],
+        latencies: Vec::new(),
+    };
     serde_json::to_string(&frame).unwrap() + "\n"
 }
 

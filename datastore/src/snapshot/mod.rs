@@ -4,6 +4,7 @@
 //! each family makes of no pods, no fresh pods and some fresh pods is said at the methods.
 
 mod coverage;
+mod slo;
 mod starts;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use self::coverage::is_fresh;
 pub use self::coverage::{Coverage, FRESH_AT_LEAST, FRESH_AT_MOST, Freshness};
 
-use crate::cells::{Endpoint, Picker, Pool};
+use crate::cells::{Endpoint, Picker, PickersMeasured, Pool};
 use crate::demand::RequiredReplicas;
 use crate::load::{Combined, EndpointLoad, EndpointStatus, LoadSignal, PickerStatus};
 use crate::measurement::{Measured, Measurement, Unknown};
@@ -107,6 +108,9 @@ pub struct PoolSnapshot {
     /// Whether requests are to wait for the first endpoint whatever is known of one.
     pub hold: bool,
     starts: Arc<StartMemory>,
+    measured: Arc<PickersMeasured>,
+    /// Whose requests latencies are of; none: of all models together.
+    model: Option<Arc<str>>,
     /// Whether `held` is part of the totals: some picker of the pool has told it.
     held_counts: bool,
     running: Spread,
@@ -133,6 +137,8 @@ impl PoolSnapshot {
             unready: pool.unready.clone(),
             hold: pool.hold,
             starts: pool.memory.starts.clone(),
+            measured: pool.memory.measured.load_full(),
+            model: None,
             held_counts,
             running: Spread::new(now),
             waiting: Spread::new(now),

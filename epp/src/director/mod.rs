@@ -220,6 +220,11 @@ impl PoolDirector {
                 }
                 written = Some(load);
             }
+            if let Some(measured) = self.0.metrics.latencies.due(now)
+                && let Some(writer) = &writer
+            {
+                writer.measured(&writer.key().name, measured);
+            }
             if due && !rose {
                 self.0.refresh(now);
             }

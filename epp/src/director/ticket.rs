@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 use weir_datastore::SeenStart;
+use weir_datastore::latency::Latency;
 
 use super::Shared;
 use super::prompts::prompt_bytes;
@@ -131,6 +132,7 @@ impl Placed {
         shared.in_flight.fetch_add(1, Ordering::Relaxed);
         let tries = stages.charge.state.health.chosen();
         let received = request.received;
+        model.measured(Latency::Queue, now.saturating_duration_since(received));
         let streamed = request.streaming.then(Streamed::default);
         let start = stages.charge.state.start.as_ref().filter(|start| request.streaming && start.is_first());
         let first_there = start.map(|start| (start.clone(), now));
@@ -226,6 +228,10 @@ impl Ticket for Placed {
     fn completed(&mut self, at: Instant) {
         if !std::mem::replace(&mut self.completed, true) {
             self.model.completed(at.saturating_duration_since(self.received), self.bytes, self.usage);
+            // An error that comes at once is not a fast answer.
+            if self.status.is_some_and(|status| status < FIRST_ERROR) {
+                self.model.measured(Latency::EndToEnd, at.saturating_duration_since(self.received));
+            }
             if let Some(Streamed { pieces, first_and_last: Some((first, last)) }) = self.streamed {
                 // Without a count of the server's, a piece is about a token.
                 let tokens = self.usage.map_or(pieces, |usage| usage.completion_tokens);

@@ -6,6 +6,7 @@
 mod attempts;
 mod buckets;
 mod flow;
+mod latency;
 mod models;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -23,10 +24,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use tokio::time::Instant;
 
 use attempts::AttemptLabels;
 pub use attempts::EndpointAttempts;
 pub(crate) use flow::{FlowMetrics, FlowSeries};
+use latency::Latencies;
 pub use models::ModelMetrics;
 use models::Models;
 
@@ -105,6 +108,7 @@ pub struct EppMetrics {
     unroutable: Gauge,
     pub(crate) unknown_served: Counter,
     pub(crate) flow: FlowMetrics,
+    pub(crate) latencies: Latencies,
 }
 
 impl EppMetrics {
@@ -112,8 +116,9 @@ impl EppMetrics {
     /// `commit` and `build_ref` say which build runs.
     pub fn register(registry: &mut Registry, pool: &str, config: &SchedulingConfig, commit: &str, build_ref: &str) -> Self {
         let plugins: Histograms<PluginLabels> = Family::new_with_constructor(|| Histogram::new(buckets::SHORT));
+        let latencies = Latencies::new(Instant::now());
         let metrics = Self {
-            models: Arc::new(Models::register(registry)),
+            models: Arc::new(Models::register(registry, latencies.clone())),
             attempts: Family::default(),
             scheduling: Histogram::new(buckets::SHORT),
             plugins,
@@ -132,6 +137,7 @@ impl EppMetrics {
             unroutable: Gauge::default(),
             unknown_served: Counter::default(),
             flow: FlowMetrics::register(registry, pool),
+            latencies,
         };
         metrics.configure_plugins(config);
         metrics.register_upstream(registry, commit, build_ref);

@@ -12,7 +12,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use weir_datastore::latency::Latency;
 
+use super::latency::Latencies;
 use super::{Histograms, MODEL_SERVER_ERROR, buckets, code_label};
 use crate::inference::{Code, Usage};
 
@@ -73,6 +75,7 @@ struct Families {
     output_token_times: Histograms<ModelLabels>,
     gaps: Histograms<ModelLabels>,
     running: Family<[(&'static str, Arc<str>); 1], Gauge>,
+    latencies: Latencies,
 }
 
 /// The metrics of one pair of model and target.
@@ -95,7 +98,7 @@ pub struct ModelMetrics {
 }
 
 impl Families {
-    fn register(registry: &mut Registry) -> Self {
+    fn register(registry: &mut Registry, latencies: Latencies) -> Self {
         let families = Self {
             requests: Family::default(),
             errors: Family::default(),
@@ -110,6 +113,7 @@ impl Families {
             output_token_times: Family::new_with_constructor(|| Histogram::new(buckets::STREAMED_TOKEN)),
             gaps: Family::new_with_constructor(|| Histogram::new(buckets::STREAMED_TOKEN)),
             running: Family::default(),
+            latencies,
         };
         let help = "[ALPHA] Requests that were given an endpoint";
         registry.register("inference_objective_request", help, families.requests.clone());
@@ -162,8 +166,8 @@ impl Families {
 }
 
 impl Models {
-    pub(super) fn register(registry: &mut Registry) -> Self {
-        let families = Families::register(registry);
+    pub(super) fn register(registry: &mut Registry, latencies: Latencies) -> Self {
+        let families = Families::register(registry, latencies);
         let folded = Counter::default();
         let help = "Requests counted under the model name `other`, since too many names are in use or this one is too long";
         registry.register("weir_epp_folded_model_names", help, folded.clone());
@@ -244,9 +248,15 @@ impl ModelMetrics {
         }
     }
 
+    /// A request took its time, of the last minute's.
+    pub(crate) fn measured(&self, signal: Latency, took: Duration) {
+        self.families.latencies.observe(&self.labels.model_name, signal, took);
+    }
+
     /// The first bytes of a streamed answer came, `after` the request.
     pub(crate) fn first_bytes(&self, after: Duration) {
         self.first_tokens.observe(after.as_secs_f64());
+        self.measured(Latency::TimeToFirstToken, after);
     }
 
     /// More bytes of a streamed answer came, `gap` after those before.
@@ -258,6 +268,7 @@ impl ModelMetrics {
     pub(crate) fn streamed(&self, took: Duration, tokens: u64) {
         if tokens > 0 {
             self.output_token_times.observe(took.as_secs_f64() / tokens as f64);
+            self.measured(Latency::TimePerOutputToken, took.div_f64(tokens as f64));
         }
     }
 
@@ -265,6 +276,7 @@ impl ModelMetrics {
     pub(crate) fn used(&self, usage: Usage) {
         if usage.prompt_tokens > 0 {
             self.input_tokens.observe(usage.prompt_tokens as f64);
+            self.families.latencies.prompt(&self.labels.model_name, usage.prompt_tokens);
         }
         if usage.completion_tokens > 0 {
             self.output_tokens.observe(usage.completion_tokens as f64);

@@ -282,3 +282,31 @@ fn the_frame_of_the_documentation_is_one() {
     assert_eq!((address.as_str(), load.running.unwrap().value), ("10.0.0.6:8000", 3.0));
     assert_eq!(frame.pickers[0].load(now).unwrap().held, Some(2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_picker_measured_is_told_once_each_time_it_sums_up() {
+    use weir_datastore::latency::{Latency, Meter};
+    let mut rig = Rig::new();
+    rig.read(0, 3);
+    let mut meter = Meter::new(Instant::now());
+    (0..20).for_each(|_| meter.observe(&"m".into(), Latency::TimeToFirstToken, 0.5));
+    let name = "a".into();
+    rig.pickers[0].measured(&name, meter.close(Instant::now()));
+    let mut stream = rig.stream().await;
+    let (first, _) = stream.next().await;
+    let [told] = &first.latencies[..] else { panic!("{first:?}") };
+    assert_eq!((&*told.picker, told.age_ms, told.models[0].ttft[0].1), ("a", 0, 20));
+    assert!(serde_json::to_vec(&told).unwrap().len() < 100, "a frame stays small");
+    let (heartbeat, took) = stream.next().await;
+    assert_eq!((heartbeat.latencies.len(), took), (0, HEARTBEAT));
+    rig.pickers[0].measured(&name, meter.close(Instant::now()));
+    let (next, took) = stream.next().await;
+    assert_eq!(next.latencies.len(), 1);
+    assert!(took <= FRAMES_APART, "{took:?}");
+    // Who hears of it knows what the pool's servers took.
+    let (picker, heard) = next.latencies[0].clone().into_measured(Instant::now()).unwrap();
+    let (_, mut topology) = datastore();
+    let mut change = topology.replace_all(vec![spec()], Instant::now());
+    change.added_pickers.remove(0).measured(&picker, heard);
+    assert!(!change.added[0].wants_latencies(Instant::now()));
+}
