@@ -11,9 +11,9 @@ mod chart;
 mod routes;
 
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use weir_tests::cluster::{Cluster, skipped};
 use weir_tests::installed;
 use weir_tests::workload::{inference_pool, model_servers};
