@@ -11,6 +11,8 @@
 //! 6. [`router`]: `/api/v1/pools/{namespace}/{name}/demand`, the number with its arithmetic and evidence.
 
 mod config_map;
+#[cfg(test)]
+mod config_map_tests;
 pub mod documents;
 mod file;
 pub mod fingerprint;

@@ -23,11 +23,11 @@ use crate::fingerprint::fingerprint;
 use crate::observe::{Memory, observe};
 use crate::{DemandMetrics, FileKeeper, Ledger};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 const MODEL: &str = "llama";
 
 /// A pool `default/p` with one picker and the endpoints that a test wants.
-struct Rig {
+pub(crate) struct Rig {
     store: Datastore,
     topology: TopologyWriter,
     required: RequiredWriter,
@@ -36,7 +36,7 @@ struct Rig {
     pods: Vec<(u8, u16, EndpointState)>,
     starts: Vec<StartingPod>,
     origin: Instant,
-    elapsed: Duration,
+    pub(crate) elapsed: Duration,
 }
 
 impl Rig {
@@ -55,6 +55,15 @@ impl Rig {
             elapsed: Duration::ZERO,
         };
         rig.discover(with_picker);
+        rig
+    }
+
+    /// One full server, of which `ledger` has learned what it does.
+    pub(crate) fn full(ledger: &Ledger) -> Self {
+        let mut rig = Self::new(false);
+        rig.pods = vec![(1, 0, EndpointState::Ready)];
+        rig.discover(false);
+        rig.serve(&[ledger], 60, 10.0, 5.0, &mut 0.0);
         rig
     }
 
@@ -141,12 +150,12 @@ impl Rig {
         observe(&snapshot, memory, self.unix())
     }
 
-    fn turn(&mut self, ledger: &Ledger) {
+    pub(crate) fn turn(&mut self, ledger: &Ledger) {
         let (now, unix) = (self.now(), self.unix());
         ledger.turn(&self.store, &mut self.required, now, unix);
     }
 
-    fn level(&self) -> Result<f64, String> {
+    pub(crate) fn level(&self) -> Result<f64, String> {
         let snapshot = self.store.snapshot(&Self::id(), &Selector::everything(), self.now()).unwrap();
         snapshot.required_replicas().map(|measured| measured.value).map_err(|unknown| unknown.to_string())
     }
