@@ -240,7 +240,13 @@ pub const FAMILIES: &[Family] = &[
 impl Family {
     /// Whether it can be asked for one model: as a label of its series, and as `model` in a selector.
     pub fn is_by_model(&self) -> bool {
-        slo::is_by_model(self)
+        slo::quantile_of(self).is_some()
+    }
+
+    /// Whether its value is no more than the highest bound of the servers' buckets: the true one is at least that.
+    pub fn is_at_least(&self, pool: &PoolSnapshot) -> bool {
+        slo::quantile_of(self)
+            .is_some_and(|(signal, quantile)| pool.latency(signal, quantile).is_ok_and(|(found, _)| found.at_least))
     }
 }
 

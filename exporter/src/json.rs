@@ -15,6 +15,9 @@ pub struct PoolView {
     pub name: String,
     /// Every family of the catalog by its name.
     pub metrics: BTreeMap<&'static str, ValueView>,
+    /// Families whose value is only the highest bound of the servers' histograms: the true one is at least that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub at_least: Vec<&'static str>,
     /// Endpoints by state.
     pub coverage: BTreeMap<&'static str, usize>,
     /// The endpoints.
@@ -140,6 +143,7 @@ impl PoolView {
             namespace: pool.id.namespace.to_string(),
             name: pool.id.name.to_string(),
             metrics: metrics.collect(),
+            at_least: catalog::FAMILIES.iter().filter(|family| family.is_at_least(pool)).map(|family| family.name).collect(),
             coverage: states.map(|state| (state.label(), pool.coverage.count(state))).into(),
             endpoints: pool.endpoints.iter().map(|view| EndpointJson::of(view, pool)).collect(),
             unready: pool.unready.iter().map(unready).collect(),

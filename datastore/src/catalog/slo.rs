@@ -100,22 +100,22 @@ pub(super) const PREFILL_BACKLOG_SECONDS: Family = Family {
     measure: PoolSnapshot::prefill_backlog_seconds,
 };
 
-/// Whether the family can be asked for one model.
-pub(super) fn is_by_model(family: &Family) -> bool {
-    BY_MODEL.iter().any(|known| known.name == family.name)
+/// The signal and the quantile of a family that can be asked for one model.
+pub(super) fn quantile_of(family: &Family) -> Option<(Latency, f64)> {
+    BY_MODEL.iter().find(|(known, ..)| known.name == family.name).map(|(_, signal, quantile)| (*signal, *quantile))
 }
 
-const BY_MODEL: [Family; 12] = [
-    TTFT_P50,
-    TTFT_P90,
-    TTFT_P99,
-    TPOT_P50,
-    TPOT_P90,
-    TPOT_P99,
-    REQUEST_DURATION_P50,
-    REQUEST_DURATION_P90,
-    REQUEST_DURATION_P99,
-    QUEUE_TIME_P50,
-    QUEUE_TIME_P90,
-    QUEUE_TIME_P99,
+const BY_MODEL: [(Family, Latency, f64); 12] = [
+    (TTFT_P50, Latency::TimeToFirstToken, 0.5),
+    (TTFT_P90, Latency::TimeToFirstToken, 0.9),
+    (TTFT_P99, Latency::TimeToFirstToken, 0.99),
+    (TPOT_P50, Latency::TimePerOutputToken, 0.5),
+    (TPOT_P90, Latency::TimePerOutputToken, 0.9),
+    (TPOT_P99, Latency::TimePerOutputToken, 0.99),
+    (REQUEST_DURATION_P50, Latency::EndToEnd, 0.5),
+    (REQUEST_DURATION_P90, Latency::EndToEnd, 0.9),
+    (REQUEST_DURATION_P99, Latency::EndToEnd, 0.99),
+    (QUEUE_TIME_P50, Latency::Queue, 0.5),
+    (QUEUE_TIME_P90, Latency::Queue, 0.9),
+    (QUEUE_TIME_P99, Latency::Queue, 0.99),
 ];

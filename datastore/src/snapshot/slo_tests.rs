@@ -125,6 +125,24 @@ fn where_a_picker_measures_pages_are_not_read_and_its_word_counts_while_it_is_yo
 }
 
 #[test]
+fn beyond_the_highest_bucket_a_value_is_at_least_that() {
+    let mut bench = Bench::new(1, None);
+    let page = |count: u32| {
+        let name = "vllm:time_to_first_token_seconds_bucket";
+        format!("{name}{{le=\"2\"}} 0\n{name}{{le=\"+Inf\"}} {count}\n")
+    };
+    for step in [0, 1] {
+        let found = LatencyReader::of(Engine::Vllm).unwrap().read(page(step * 50).as_bytes(), Format::Text).unwrap();
+        let asked_at = bench.at(step);
+        bench.endpoints[0].latencies(found, asked_at);
+    }
+    let at_least: Vec<_> =
+        catalog::FAMILIES.iter().filter(|family| family.is_at_least(&bench.snapshot(1))).map(|f| f.name).collect();
+    assert_eq!(at_least, ["inference_pool_ttft_p50_seconds", "inference_pool_ttft_p90_seconds"]);
+    assert_eq!(bench.value(1, at_least[0]), Ok(2.0));
+}
+
+#[test]
 fn tokens_a_second_add_up_over_servers() {
     let mut bench = Bench::new(2, None);
     (0..2).for_each(|endpoint| bench.page(endpoint, 0, "m", (0, 0), 0));
