@@ -111,7 +111,7 @@ impl ClientOptions {
 }
 
 /// An error and its causes, each once.
-fn told(error: &dyn std::error::Error) -> String {
+pub fn told(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {

@@ -26,7 +26,7 @@ mod service;
 mod target;
 
 pub use autoscaler::Autoscaler;
-pub use client::{ClientError, ClientOptions, USER_AGENT};
+pub use client::{ClientError, ClientOptions, USER_AGENT, told};
 pub use event::{Event, EventMetrics, EventRecorder, EventType, Reporter};
 pub use field::FieldProblem;
 pub use lease::{Leader, Leadership, LeaseMetrics, LeaseSettings, LeaseSettingsError, NotLeading};

@@ -8,6 +8,7 @@ use http_body_util::{BodyExt as _, Limited};
 use kube::Client;
 use kube::client::Body;
 use tokio::sync::Semaphore;
+use weir_k8s::told;
 
 use super::GatherOptions;
 use crate::facts::{Reason, scrub};
@@ -98,20 +99,6 @@ impl Asker {
         let message = status["message"].as_str().map_or_else(|| format!("HTTP status {}", answer.status), scrub::text);
         Err(Problem { status: Some(answer.status), late: false, message })
     }
-}
-
-/// An error and its causes, each once.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let more = next.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = next.source();
-    }
-    text
 }
 
 /// A name as a segment of a path.
