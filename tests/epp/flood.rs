@@ -75,7 +75,7 @@ async fn flood(name: &str, requests: usize, fit: usize) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url: Arc<str> = format!("http://{}/v1/completions", picker.http.unwrap()).into();
     let ask = |index: usize| {
-        let (urgent, flow) = (index % 4 == 0, index / 4 % 2);
+        let (urgent, flow) = (index.is_multiple_of(4), index / 4 % 2);
         let request = client.post(&*url).header("content-type", "application/json").body(body.clone());
         let request = request.header("x-gateway-inference-fairness-id", format!("flow-{flow}"));
         let request = if urgent { request.header("x-gateway-inference-objective", "urgent") } else { request };
