@@ -59,7 +59,6 @@ fn wrong_name(metric: &Metric) -> Option<(&str, Option<&'static str>)> {
         || catalog::find(name).is_some()
         || name == catalog::ENDPOINTS.0
         || name == catalog::PER_POD_QUEUE_SIZE.0
-        || name == "inference_pool_required_replicas"
     {
         return None;
     }
