@@ -23,6 +23,12 @@ struct Scene {
 impl Scene {
     /// Applies `hpa-examples/FILE` to one model server of `profile` without load. `change` is what the test needs otherwise.
     fn new(file: &str, name: &'static str, profile: &str, change: impl FnOnce(String) -> String, users: (usize, u32)) -> Self {
+        let scene = Self::applied(file, name, profile, change, users);
+        scene.reads_a_number();
+        scene
+    }
+
+    fn applied(file: &str, name: &'static str, profile: &str, change: impl FnOnce(String) -> String, users: (usize, u32)) -> Self {
         let cluster = installed::shared();
         let namespace = cluster.namespace(file.trim_end_matches(".yaml"));
         cluster.apply(&namespace, &model_servers(name, 1, &[&format!("--profile={profile}")]));
@@ -30,13 +36,15 @@ impl Scene {
         let example = std::fs::read_to_string(repository().join("hpa-examples").join(file)).unwrap();
         let changed = change(example);
         cluster.apply(&namespace, &changed);
-        let scene = Self { cluster, namespace, name, users: Users::new(users.0, users.1) };
-        scene.wait("the autoscaler to read a number", |autoscaler| {
+        Self { cluster, namespace, name, users: Users::new(users.0, users.1) }
+    }
+
+    fn reads_a_number(&self) {
+        self.wait("the autoscaler to read a number", |autoscaler| {
             let condition = condition(autoscaler, "ScalingActive")?;
             let value = autoscaler.pointer("/status/currentMetrics/0").ok_or("no number yet")?;
             if condition == "ValidMetricFound" { Ok(value.clone()) } else { Err(condition) }
         });
-        scene
     }
 
     fn autoscaler(&self) -> Result<Value, String> {
@@ -162,6 +170,20 @@ fn required_replicas() {
     eprintln!("learned: {learned}");
     scene.load_ends();
     scene.wait_for_replicas("back", |replicas| replicas == 1);
+}
+
+#[test]
+fn ttft() {
+    let file = "ttft.yaml";
+    if skipped(file) {
+        return;
+    }
+    // 8 run and 22 wait, each for seconds. There is no number before ten requests have had their first token.
+    let scene = Scene::applied(file, "vllm-llama3", "small", identity, (50, 100));
+    scene.users.in_flight(30);
+    scene.reads_a_number();
+    scene.wait_for_replicas("up", |replicas| replicas >= 2);
+    scene.users_are_served();
 }
 
 #[test]
