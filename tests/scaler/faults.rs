@@ -9,6 +9,14 @@ use super::park::{SYSTEM, leader, relevant_logs};
 use super::picked::Picked;
 use super::scene::SERVERS;
 
+/// For how many seconds the API server is away; without it, longer than a term of leadership lasts without an answer.
+const OUTAGE: &str = "WEIR_TESTS_OUTAGE";
+
+fn outage() -> Duration {
+    let seconds = std::env::var(OUTAGE).map_or(14, |seconds| seconds.parse().unwrap_or_else(|error| panic!("{OUTAGE}: {error}")));
+    Duration::from_secs(seconds)
+}
+
 pub(crate) fn the_leader_is_killed_while_a_request_is_held(picked: &Picked) {
     let cluster = Cluster::shared();
     picked.sleeps();
@@ -27,8 +35,7 @@ pub(crate) fn the_api_server_is_away_while_a_request_is_held(picked: &Picked) {
     cluster.command("stop kube-apiserver");
     let stopped = Instant::now();
     let requests = vec![picked.ask(true), picked.ask(false)];
-    // Longer than a term of leadership lasts without an answer.
-    while stopped.elapsed() < Duration::from_secs(14) {
+    while stopped.elapsed() < outage() {
         assert!(requests.iter().all(|request| !request.is_finished()), "answered without a server");
         std::thread::sleep(Duration::from_millis(200));
     }
