@@ -97,9 +97,9 @@ impl ScrapeMetrics {
         let help = "Samples whose own timestamp is too old";
         registry.register("weir_scrape_outdated_samples", help, metrics.outdated_samples.clone());
         let help = "Pages that were read for their histograms of latencies too";
-        registry.register("weir_scrape_histogram_pages", help, metrics.histogram_pages.clone());
+        registry.register("weir_scrape_latency_pages", help, metrics.histogram_pages.clone());
         let help = "Histograms of latencies whose counts or bounds cannot be true, or that are too many";
-        registry.register("weir_scrape_refused_histograms", help, metrics.refused_histograms.clone());
+        registry.register("weir_scrape_refused_latencies", help, metrics.refused_histograms.clone());
         registry.register("weir_endpoints_watched", "Endpoints whose pages are read", metrics.endpoints.clone());
         let help = "Times at which an endpoint was due but the read before it was not over";
         registry.register("weir_scrape_overdue", help, metrics.overdue.clone());

@@ -41,12 +41,12 @@ async fn one_page_in_10_s_is_read_and_asked_for_them() {
     let rig = Rig::start(quick(), vec![wanted]);
     let median = || rig.snapshot().and_then(|pool| pool.latency(Latency::TimeToFirstToken, 0.5).ok());
     eventually("restricted pages", || rig.metric("weir_scrape_pages_total{kind=\"restricted\"}") >= 20.0).await;
-    assert_eq!(rig.metric("weir_scrape_histogram_pages_total"), 1.0, "the whole page, of many");
+    assert_eq!(rig.metric("weir_scrape_latency_pages_total"), 1.0, "the whole page, of many");
     assert_eq!((asked.load(Ordering::Relaxed), median()), (1, None));
     eventually("a second page with them", || median().is_some()).await;
     assert_eq!(median().map(|(found, _)| found.value), Some(0.375));
-    assert_eq!(rig.metric("weir_scrape_histogram_pages_total"), 2.0);
-    assert_eq!(rig.metric("weir_scrape_refused_histograms_total"), 0.0);
+    assert_eq!(rig.metric("weir_scrape_latency_pages_total"), 2.0);
+    assert_eq!(rig.metric("weir_scrape_refused_latencies_total"), 0.0);
     assert_eq!(rig.metric("weir_scrape_pages_total{kind=\"full\"}"), 1.0, "and that was a restricted one");
     rig.stop().await;
 }
@@ -56,6 +56,6 @@ async fn where_this_process_measures_requests_none_is_read() {
     let server = server(Arc::default()).await;
     let (rig, _writers) = Rig::start_with(quick(), vec![pool(&[server.address])], |collector| collector.own_picker("self".into()));
     eventually("pages", || rig.scrapes("ok") >= 5.0).await;
-    assert_eq!(rig.metric("weir_scrape_histogram_pages_total"), 0.0);
+    assert_eq!(rig.metric("weir_scrape_latency_pages_total"), 0.0);
     rig.stop().await;
 }
