@@ -6,9 +6,9 @@ use std::convert::identity;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use weir_tests::cluster::{Cluster, skipped};
-use weir_tests::workload::{MODEL_PORT, Users, model_servers};
+use weir_tests::workload::{MODEL_PORT, Users, model_servers, picker_of_a_page, picker_service};
 use weir_tests::{installed, repository};
 
 /// One example at work: a Deployment, its pool, the autoscaler, users.
@@ -252,10 +252,12 @@ fn to_zero_and_back_on_held_requests() {
         let page = format!(
             "inference_extension_flow_control_queue_size{{fairness_id=\"default\",priority=\"0\",inference_pool=\"vllm-llama3\"}} {requests}\n"
         );
-        let page = page.replace('\n', "\\n").replace('"', "\\\"");
-        cluster.apply(&namespace, &PICKER.replace("PAGE", &page));
+        let page = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "epp-page"}, "data": {"page": page}});
+        cluster.apply(&namespace, &page.to_string());
     };
     held(0);
+    cluster.apply(&namespace, &picker_service("vllm-llama3-epp").to_string());
+    cluster.apply(&namespace, &picker_of_a_page().to_string());
     cluster.wait_for_pods(&namespace, "app=epp", 1);
     let total = || installed::external(cluster, &namespace, "inference_pool_total_inflight_requests", "vllm-llama3");
     cluster.wait_for("the picker's page to count", || {
@@ -272,31 +274,3 @@ fn to_zero_and_back_on_held_requests() {
     held(0);
     scene.wait_for_replicas("to zero again", |replicas| replicas == 0);
 }
-
-/// A picker whose page a ConfigMap has.
-const PICKER: &str = r#"
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: epp-page}
-data: {page: "PAGE"}
----
-apiVersion: v1
-kind: Service
-metadata: {name: vllm-llama3-epp}
-spec:
-  selector: {app: epp}
-  ports: [{name: grpc, port: 9002}, {name: http-metrics, port: 9090}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: epp, labels: {app: epp}}
-spec:
-  containers:
-  - name: epp
-    image: page-server
-    args: ["0.0.0.0:9090", /page/page]
-    ports: [{name: http-metrics, containerPort: 9090}]
-    readinessProbe: {httpGet: {path: /metrics, port: 9090}, periodSeconds: 1}
-    volumeMounts: [{name: page, mountPath: /page}]
-  volumes: [{name: page, configMap: {name: epp-page}}]
-"#;

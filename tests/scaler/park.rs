@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 use weir_tests::cluster::Cluster;
 use weir_tests::kubectl;
-use weir_tests::workload::{inference_pool, model_servers};
+use weir_tests::workload::{inference_pool, model_servers, picker_of_a_page, picker_service};
 
 pub(crate) use weir_tests::installed::{NAMESPACE as SYSTEM, allow_scaler as allow, scaler as install, scaler_logs as logs};
 /// The shortest there is.
@@ -57,7 +57,8 @@ impl Park {
     pub(crate) fn new(cluster: &'static Cluster, name: &str) -> Self {
         let park = Self { cluster, namespace: cluster.namespace(name), held: Mutex::default() };
         park.holds("nothing", 0);
-        cluster.apply(&park.namespace, PICKER);
+        cluster.apply(&park.namespace, &picker_service("epp").to_string());
+        cluster.apply(&park.namespace, &picker_of_a_page().to_string());
         cluster.wait_for_pods(&park.namespace, "app=epp", 1);
         park
     }
@@ -171,26 +172,3 @@ pub(crate) fn replicas_watch(cluster: &Cluster, namespace: &str, deployment: &st
     command.arg("--cache-dir").arg(cluster.state().join("kubectl-cache")).env("KUBECONFIG", cluster.path("kubeconfig"));
     weir_tests::Process::start(command)
 }
-
-/// A picker whose page a ConfigMap has.
-const PICKER: &str = r#"
-apiVersion: v1
-kind: Service
-metadata: {name: epp}
-spec:
-  selector: {app: epp}
-  ports: [{name: grpc, port: 9002}, {name: http-metrics, port: 9090}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: epp, labels: {app: epp}}
-spec:
-  containers:
-  - name: epp
-    image: page-server
-    args: ["0.0.0.0:9090", /page/page]
-    ports: [{name: http-metrics, containerPort: 9090}]
-    readinessProbe: {httpGet: {path: /metrics, port: 9090}, periodSeconds: 1}
-    volumeMounts: [{name: page, mountPath: /page}]
-  volumes: [{name: page, configMap: {name: epp-page}}]
-"#;

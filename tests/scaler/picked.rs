@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 use weir_tests::text;
+use weir_tests::workload::picker_service;
 
 use super::chart::POOL;
 use super::park::{asks, autoscaler, managers, replicas_watch};
@@ -21,11 +22,7 @@ pub(crate) struct Picked {
 impl Picked {
     pub(crate) fn new(name: &str) -> Self {
         let scene = Scene::new(name, &[graceful_servers(1)], 1, 1);
-        let service = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("{POOL}-epp")},
-            "spec": {"selector": {"app": "epp"}, "ports": [{"name": "grpc", "port": 9002}, {"name": "http-metrics", "port": 9090}]},
-        });
-        scene.cluster.apply(&scene.namespace, &service.to_string());
+        scene.cluster.apply(&scene.namespace, &picker_service(&format!("{POOL}-epp")).to_string());
         let pool = format!("inferencepools.inference.networking.k8s.io/{POOL}");
         scene.cluster.kubectl(&["annotate", &pool, "weir.internal/hold=true", "-n", &scene.namespace]).unwrap();
         scene.reads(1);

@@ -48,6 +48,28 @@ pub fn deployment(name: &str, replicas: usize, pod: Value) -> Value {
     })
 }
 
+/// The Service `name`, by which weir finds the picker of a pool: the pods of the app `epp`.
+pub fn picker_service(name: &str) -> Value {
+    let ports = json!([{"name": "grpc", "port": 9002}, {"name": "http-metrics", "port": 9090}]);
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"selector": {"app": "epp"}, "ports": ports}})
+}
+
+/// A picker of the app `epp` whose page is the key `page` of the ConfigMap `epp-page`.
+pub fn picker_of_a_page() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "epp", "labels": {"app": "epp"}},
+        "spec": {
+            "containers": [{
+                "name": "epp", "image": "page-server", "args": ["0.0.0.0:9090", "/page/page"],
+                "ports": [{"name": "http-metrics", "containerPort": 9090}],
+                "readinessProbe": {"httpGet": {"path": "/metrics", "port": 9090}, "periodSeconds": 1},
+                "volumeMounts": [{"name": "page", "mountPath": "/page"}],
+            }],
+            "volumes": [{"name": "page", "configMap": {"name": "epp-page"}}],
+        },
+    })
+}
+
 /// An InferencePool `name` of the pods with label `app: APP`, whose picker is the Service `NAME-epp`.
 pub fn inference_pool(name: &str, app: &str) -> Value {
     json!({

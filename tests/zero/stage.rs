@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use weir_tests::cluster::Cluster;
-use weir_tests::workload::{MODEL_PORT, deployment};
+use weir_tests::workload::{self, MODEL_PORT, deployment};
 use weir_tests::{installed, kubectl, text};
 
 use super::chart::{POOL, role_with};
@@ -35,10 +35,7 @@ pub(crate) fn rules_of_autoscalers() -> [Value; 2] {
 
 /// The Service by which weir finds the pickers of the pool.
 pub(crate) fn picker_service() -> String {
-    let ports = json!([{"name": "grpc", "port": 9002}, {"name": "http-metrics", "port": 9090}]);
-    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("{POOL}-epp")},
-           "spec": {"selector": {"app": "epp"}, "ports": ports}})
-    .to_string()
+    workload::picker_service(&format!("{POOL}-epp")).to_string()
 }
 
 /// A Deployment of simulated servers that take so long to start.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use weir_datastore::engine::Engine;
+use weir_k8s::ClientOptions;
 
 /// Scale LLM inference pools on what their servers report.
 #[derive(Debug, Parser)]
@@ -63,6 +64,29 @@ pub(crate) enum Command {
     Explain(ExplainArguments),
 }
 
+/// Which cluster.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArguments {
+    /// A kubeconfig, for use outside of a cluster
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Which context of the kubeconfig
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
+}
+
+impl ClusterArguments {
+    /// How its API server is reached.
+    pub(crate) fn options(&self) -> ClientOptions {
+        ClientOptions { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
+    }
+
+    /// Whether one is named; else it is that around the pod.
+    pub(crate) fn is_given(&self) -> bool {
+        self.kubeconfig.is_some() || self.context.is_some()
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArguments {
     /// What is explained
@@ -74,12 +98,8 @@ pub(crate) struct ExplainArguments {
     /// Its namespace; without it, that of the kubeconfig's context
     #[arg(long, short, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
-    /// A kubeconfig
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kubeconfig: Option<PathBuf>,
-    /// Which context of the kubeconfig
-    #[arg(long, value_name = "CONTEXT")]
-    pub(crate) context: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
     /// How long one call may take
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub(crate) timeout: Duration,
@@ -110,12 +130,8 @@ pub(crate) struct DoctorArguments {
     /// Examine what was written down, without a cluster
     #[arg(long, value_name = "FILE", conflicts_with_all = ["namespace", "record", "kubeconfig", "context", "timeout"])]
     pub(crate) from: Option<PathBuf>,
-    /// A kubeconfig
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kubeconfig: Option<PathBuf>,
-    /// Which context of the kubeconfig
-    #[arg(long, value_name = "CONTEXT")]
-    pub(crate) context: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
     /// How long one call may take
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub(crate) timeout: Duration,
@@ -223,12 +239,8 @@ pub(crate) struct ReadingArguments {
     /// The token for pickers that ask for one, sent in the clear (docs/kubernetes-discovery.md); while the file is absent, none
     #[arg(long, env = "WEIR_PICKER_TOKEN_FILE", value_name = "FILE")]
     pub(crate) picker_token_file: Option<PathBuf>,
-    /// A kubeconfig, for use outside of a cluster
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kubeconfig: Option<PathBuf>,
-    /// Which context of the kubeconfig
-    #[arg(long, value_name = "CONTEXT")]
-    pub(crate) context: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
     /// How often each endpoint's page is read, at most 1.6s: no value may be older than 5s
     #[arg(long, env = "WEIR_SCRAPE_INTERVAL", default_value = "1s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub(crate) scrape_interval: Duration,

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use tokio::task::JoinSet;
 use weir_collector::Collector;
 use weir_datastore::datastore;
-use weir_k8s::{ClientOptions, Leadership, LeaseMetrics, LeaseSettings};
+use weir_k8s::{Leadership, LeaseMetrics, LeaseSettings};
 use weir_scaler::deletion_cost::cost::Memory;
 use weir_scaler::deletion_cost::{DeletionCost, DeletionCostMetrics, DeletionCostSettings, Writes};
 use weir_serving::{Authentication, Health, Server, Shutdown};
@@ -26,8 +26,7 @@ pub(crate) async fn run(arguments: DeletionCostArguments) -> anyhow::Result<()> 
     let stop = shutdown.token();
     let Base { mut registry, metrics } = Base::default();
     let reading = &pools.reading;
-    let options = ClientOptions { kubeconfig: reading.kubeconfig.clone(), context: reading.context.clone() };
-    let client = options.connect().await?;
+    let client = reading.cluster.options().connect().await?;
     let (source, wanted) = Source::of(pools, Some(&client), &mut registry)?;
     let (store, topology) = datastore();
     let collector = Collector::new(collector_config(reading), topology, &mut registry)?;

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use weir_doctor::{Examination, Facts, GatherOptions, Gatherer, examine, explain_autoscaler, explain_pool, report};
-use weir_k8s::ClientOptions;
 
 use crate::args::{DoctorArguments, DoctorOutput, ExplainArguments, ExplainKind};
 
@@ -49,8 +48,7 @@ async fn examined(arguments: &DoctorArguments) -> anyhow::Result<Examination> {
 }
 
 async fn gathered(arguments: &DoctorArguments) -> anyhow::Result<Facts> {
-    let cluster = ClientOptions { kubeconfig: arguments.kubeconfig.clone(), context: arguments.context.clone() };
-    let client = cluster.connect_without_retries().await?;
+    let client = arguments.cluster.options().connect_without_retries().await?;
     let options = GatherOptions { namespace: arguments.namespace.clone(), deadline: arguments.timeout, ..GatherOptions::default() };
     Ok(Gatherer::new(client, options).gather(SystemTime::now(), &progress()).await?)
 }
@@ -67,8 +65,7 @@ fn progress() -> impl Fn(&str) + Sync {
 
 /// `weir explain`.
 pub(crate) async fn explain(arguments: ExplainArguments) -> anyhow::Result<()> {
-    let cluster = ClientOptions { kubeconfig: arguments.kubeconfig, context: arguments.context };
-    let client = cluster.connect_without_retries().await?;
+    let client = arguments.cluster.options().connect_without_retries().await?;
     let namespace = arguments.namespace.unwrap_or_else(|| client.default_namespace().to_owned());
     let options = GatherOptions { namespace: Some(namespace.clone()), deadline: arguments.timeout, ..GatherOptions::default() };
     let gatherer = Gatherer::new(client, options);

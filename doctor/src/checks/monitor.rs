@@ -62,12 +62,12 @@ pub(crate) static POD_MONITORING: Check = Check {
 
 /// Monitors of weir, of pickers or of servers: others are not this program's business.
 fn concerns_us(facts: &Facts, monitor: &ServiceMonitor) -> bool {
+    let speaks_of_us = |name: &str| ["weir", "epp", "inference", "vllm", "sglang", "llm"].iter().any(|word| name.contains(word));
     let ours = |labels: &Labels| {
-        let name = labels.get("app.kubernetes.io/name").or_else(|| labels.get("app")).map_or("", String::as_str);
-        ["weir", "epp", "inference", "vllm", "sglang", "llm"].iter().any(|word| name.contains(word))
+        speaks_of_us(labels.get("app.kubernetes.io/name").or_else(|| labels.get("app")).map_or("", String::as_str))
     };
     let own = meta(monitor.metadata.as_ref());
-    let named = ["weir", "epp", "inference", "vllm", "sglang", "llm"].iter().any(|word| own.name().contains(word));
+    let named = speaks_of_us(own.name());
     let by_selector = monitor.spec.as_ref().and_then(|spec| spec.selector.as_ref()?.match_labels.as_ref()).is_some_and(ours);
     named
         || by_selector

@@ -4,6 +4,7 @@ mod anything;
 mod holding;
 mod plugins;
 mod starting;
+mod telling;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -530,41 +531,6 @@ async fn streamed_answers_are_measured_by_their_pieces() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_picker_says_of_itself_is_written_while_it_runs() {
-    let mut rig = Rig::new(1);
-    rig.all_idle();
-    let (writers, receiver) = mpsc::unbounded_channel();
-    writers.send(rig.pickers.remove(0)).unwrap();
-    let director = rig.director.clone();
-    let publishing = tokio::spawn(async move { director.publish(receiver).await });
-    let told = || {
-        let snapshot = rig.store.snapshot(&pool(), &Selector::everything(), Instant::now()).unwrap();
-        snapshot.pickers[0].status.load.map(|load| (load.held, load.in_flight, load.arrivals))
-    };
-    tokio::task::yield_now().await;
-    assert_eq!(told(), Some((Some(0), Some(0), 0)));
-    let pick = rig.place(request()).await.unwrap();
-    drop(rig.place(only(&[])).await.unwrap_err());
-    advance(PUBLISH_AT_MOST).await;
-    tokio::task::yield_now().await;
-    assert_eq!(told(), Some((Some(0), Some(1), 2)), "what was refused arrived too");
-    // The pool goes and comes, and with it another writer; the request is in flight all the while.
-    rig.topology.replace_all(Vec::new(), Instant::now());
-    let change = rig.topology.upsert(spec(&[EndpointState::Ready]), Instant::now());
-    change.added_pickers.into_iter().for_each(|writer| writers.send(writer).unwrap());
-    advance(PUBLISH_AT_MOST).await;
-    tokio::task::yield_now().await;
-    assert_eq!(told(), Some((Some(0), Some(1), 2)), "through the new writer");
-    drop(pick);
-    advance(2 * PUBLISH_AT_LEAST).await;
-    tokio::task::yield_now().await;
-    assert_eq!(told(), Some((Some(0), Some(0), 2)));
-    let snapshot = rig.store.snapshot(&pool(), &Selector::everything(), Instant::now()).unwrap();
-    assert_eq!(snapshot.pickers[0].status.load.unwrap().read_at, Instant::now(), "nothing new, but told again");
-    publishing.abort();
-}
-
-#[tokio::test(start_paused = true)]
 async fn endpoints_known_by_name_only_are_left_out_and_counted() {
     let mut rig = Rig::new(1);
     let mut changed = spec(&[EndpointState::Ready]);
@@ -575,41 +541,4 @@ async fn endpoints_known_by_name_only_are_left_out_and_counted() {
     }
     rig.director.0.refresh(Instant::now());
     rig.shows("weir_epp_unroutable_endpoints 1");
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_requests_took_is_measured_by_model_and_told_every_10_s() {
-    use weir_datastore::latency::Latency;
-    let mut rig = Rig::new(1);
-    rig.all_idle();
-    let (writers, receiver) = mpsc::unbounded_channel();
-    writers.send(rig.pickers.remove(0)).unwrap();
-    let director = rig.director.clone();
-    let publishing = tokio::spawn(async move { director.publish(receiver).await });
-    tokio::task::yield_now().await;
-    for status in [200; 20].into_iter().chain([500; 20]) {
-        let mut pick = rig.place(InferenceRequest { streaming: true, ..request() }).await.unwrap();
-        pick.ticket.response_started(status, Instant::now());
-        // An error at once is no fast answer.
-        if status == 200 {
-            advance(SECOND / 5).await;
-            pick.ticket.response_bytes(10, Instant::now());
-            advance(SECOND / 5).await;
-            pick.ticket.response_bytes(10, Instant::now());
-        }
-        pick.ticket.usage(Usage { prompt_tokens: 700, completion_tokens: 5, ..Usage::default() });
-        pick.ticket.completed(Instant::now());
-    }
-    advance(10 * SECOND).await;
-    tokio::task::yield_now().await;
-    let snapshot = rig.store.snapshot(&pool(), &Selector::everything(), Instant::now()).unwrap();
-    let median = |signal| snapshot.latency(signal, 0.5).map(|(found, _)| found.value).unwrap();
-    for (signal, expected) in [(Latency::TimeToFirstToken, 0.2), (Latency::EndToEnd, 0.4), (Latency::TimePerOutputToken, 0.05)] {
-        assert!((median(signal) / expected - 1.0).abs() < 0.04, "{signal}: {}", median(signal));
-    }
-    assert!(median(Latency::Queue) < 0.001);
-    let (_, told) = snapshot.pickers_measured().next().unwrap();
-    assert_eq!((told.models[0].prompts, told.models[0].prompt_tokens), (40, 28_000));
-    assert!(!rig.writers[0].wants_latencies(Instant::now()), "nobody need read the servers' histograms");
-    publishing.abort();
 }

@@ -169,39 +169,16 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use weir_datastore::PoolId;
-    use weir_k8s::TargetReference;
 
     use super::*;
+    use crate::zero::testing::{self, autoscaler};
 
     fn entry() -> Entry {
-        let target = TargetReference { group: "apps".into(), version: "v1".into(), kind: "Deployment".into(), name: "d".into() };
-        Entry::new(Arc::new(Autoscaler {
-            namespace: "n".into(),
-            name: "a".into(),
-            uid: "u".into(),
-            deleting: false,
-            target,
-            min_replicas: 1,
-            max_replicas: 4,
-            keda: None,
-            idle_after: Some(Ok(Duration::from_secs(60))),
-            wake_replicas: None,
-            problems: Vec::new(),
-        }))
+        Entry::new(Arc::new(autoscaler()))
     }
 
     fn target(replicas: u32) -> ScaleTarget {
-        ScaleTarget {
-            namespace: "n".into(),
-            name: "d".into(),
-            uid: "t".into(),
-            resource_version: "1".into(),
-            deleting: false,
-            replicas,
-            paused: false,
-            template_labels: Default::default(),
-            replicas_managers: Vec::new(),
-        }
+        testing::target(replicas, Vec::new())
     }
 
     #[test]

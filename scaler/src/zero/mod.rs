@@ -18,6 +18,8 @@ mod metrics;
 pub mod policy;
 mod targets;
 mod telling;
+#[cfg(test)]
+mod testing;
 
 pub use controller::{Scaler, ScalerSettings, Selectors, SharedBudget};
 pub use metrics::ScalerMetrics;

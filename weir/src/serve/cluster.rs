@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use weir_k8s::ClientOptions;
 use weir_serving::{
     AccessReviewSettings, AccessReviews, Authenticator, ClusterCertificates, ClusterTrust, FrontProxy, Health, ServingMetrics,
     SharedAuthority, SharedAuthoritySettings, TokenReviewSettings, TokenReviews,
@@ -33,7 +32,7 @@ impl Cluster {
         metrics: &ServingMetrics,
     ) -> anyhow::Result<Option<Self>> {
         let reading = &arguments.reading;
-        let wanted = arguments.pools.is_none() || reading.kubeconfig.is_some() || reading.context.is_some();
+        let wanted = arguments.pools.is_none() || reading.cluster.is_given();
         if !wanted {
             return Ok(None);
         }
@@ -46,8 +45,7 @@ impl Cluster {
         review_ttl: Duration,
         metrics: &ServingMetrics,
     ) -> anyhow::Result<Self> {
-        let options = ClientOptions { kubeconfig: arguments.kubeconfig.clone(), context: arguments.context.clone() };
-        let client = options.connect().await?;
+        let client = arguments.cluster.options().connect().await?;
         let access = AccessReviewSettings { keep_allowed: review_ttl, keep_denied: review_ttl, ..AccessReviewSettings::default() };
         let tokens = TokenReviewSettings { keep: review_ttl, ..TokenReviewSettings::default() };
         Ok(Self {

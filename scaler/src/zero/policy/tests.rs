@@ -1,47 +1,14 @@
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use weir_datastore::PoolId;
-use weir_k8s::{FieldManager, FieldProblem, TargetReference};
+use weir_k8s::{FieldManager, FieldProblem};
 
 use super::*;
-
-const IDLE_AFTER: Duration = Duration::from_secs(600);
-
-fn autoscaler() -> Autoscaler {
-    let target = TargetReference { group: "apps".into(), version: "v1".into(), kind: "Deployment".into(), name: "d".into() };
-    Autoscaler {
-        namespace: "n".into(),
-        name: "a".into(),
-        uid: "u".into(),
-        deleting: false,
-        target,
-        min_replicas: 1,
-        max_replicas: 4,
-        keda: None,
-        idle_after: Some(Ok(IDLE_AFTER)),
-        wake_replicas: None,
-        problems: Vec::new(),
-    }
-}
+use crate::zero::testing::{IDLE_AFTER, autoscaler, target};
 
 fn manager(name: &str, applied: bool, subresource: &str) -> FieldManager {
     FieldManager { name: name.into(), applied, subresource: subresource.into() }
-}
-
-fn target(replicas: u32, managers: Vec<FieldManager>) -> ScaleTarget {
-    ScaleTarget {
-        namespace: "n".into(),
-        name: "d".into(),
-        uid: "t".into(),
-        resource_version: "1".into(),
-        deleting: false,
-        replicas,
-        paused: false,
-        template_labels: BTreeMap::new(),
-        replicas_managers: managers,
-    }
 }
 
 fn ours() -> ScaleTarget {
