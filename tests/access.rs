@@ -197,6 +197,9 @@ fn pools_of_another_namespace_stay_closed() {
 }
 
 /// Does something while the metrics API is read over and over; no read may fail.
+///
+/// That weir itself answers that a value is not known is no failure here: certificates and trust held, and pages may come late while
+/// the machine is busy.
 fn while_it_is_read(cluster: &Cluster, namespace: &str, act: impl FnOnce()) {
     struct Stop<'a>(&'a AtomicBool);
     impl Drop for Stop<'_> {
@@ -204,13 +207,16 @@ fn while_it_is_read(cluster: &Cluster, namespace: &str, act: impl FnOnce()) {
             self.0.store(true, Ordering::Relaxed);
         }
     }
-    let (stopped, reads) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stopped, values, unknown) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let failures = std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let mut failures = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
-                failures.extend(installed::external(cluster, namespace, METRIC, POOL).err());
-                reads.fetch_add(1, Ordering::Relaxed);
+                match installed::external(cluster, namespace, METRIC, POOL) {
+                    Ok(_) => drop(values.fetch_add(1, Ordering::Relaxed)),
+                    Err(error) if error.contains(" is not known: ") => drop(unknown.fetch_add(1, Ordering::Relaxed)),
+                    Err(error) => failures.push(error),
+                }
             }
             failures
         });
@@ -219,8 +225,9 @@ fn while_it_is_read(cluster: &Cluster, namespace: &str, act: impl FnOnce()) {
         drop(stop);
         reader.join().unwrap()
     });
-    assert_eq!(failures, Vec::<String>::new(), "of {reads:?} reads");
-    assert!(reads.load(Ordering::Relaxed) > 1, "nothing was read");
+    eprintln!("{values:?} values read, {unknown:?} not known");
+    assert_eq!(failures, Vec::<String>::new(), "beside {values:?} values, {unknown:?} not known");
+    assert!(values.load(Ordering::Relaxed) > 1, "nothing was read");
 }
 
 /// A Secret's entry, decoded.

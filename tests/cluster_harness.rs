@@ -26,7 +26,7 @@ fn simulators(replicas: usize) -> String {
                     "name": "server",
                     "image": "registry.invalid/weir:latest",
                     "args": ["simulate-server", "--listen", "0.0.0.0:8000"],
-                    "readinessProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1},
+                    "readinessProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1, "timeoutSeconds": 5},
                 }]},
             },
         },

@@ -17,7 +17,7 @@ use weir_k8s::{
 use weir_tests::cluster::{Cluster, skipped};
 
 /// Longer than a holder that is silent counts.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The tests share a cluster, and one takes its API server away: one at a time.
 fn alone() -> MutexGuard<'static, ()> {

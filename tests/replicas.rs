@@ -48,7 +48,7 @@ fn constant_servers(name: &str, replicas: usize) -> String {
                 "name": "server",
                 "image": "page-server",
                 "args": [format!("0.0.0.0:{MODEL_PORT}"), "/page/page"],
-                "readinessProbe": {"httpGet": {"path": "/metrics", "port": MODEL_PORT}, "periodSeconds": 1},
+                "readinessProbe": {"httpGet": {"path": "/metrics", "port": MODEL_PORT}, "periodSeconds": 1, "timeoutSeconds": 5},
                 "volumeMounts": [{"name": "page", "mountPath": "/page"}],
             }],
             "volumes": [{"name": "page", "configMap": {"name": name}}],

@@ -57,7 +57,7 @@ pub(crate) fn chart(namespace: &str, replicas: usize, arguments: &[&str]) -> Str
         "--tracing=false",
     ];
     line.extend(arguments);
-    let grpc = json!({"grpc": {"port": 9003, "service": "inference-extension"}, "periodSeconds": 1});
+    let grpc = json!({"grpc": {"port": 9003, "service": "inference-extension"}, "periodSeconds": 1, "timeoutSeconds": 5});
     let mut deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "epp"},
         "spec": {

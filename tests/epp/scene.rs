@@ -137,7 +137,7 @@ pub(crate) fn graceful_servers(replicas: usize) -> String {
         "terminationGracePeriodSeconds": 30,
         "containers": [{
             "name": "server", "image": "weir", "args": ["simulate-server", listen],
-            "readinessProbe": {"httpGet": {"path": "/health", "port": MODEL_PORT}, "periodSeconds": 1},
+            "readinessProbe": {"httpGet": {"path": "/health", "port": MODEL_PORT}, "periodSeconds": 1, "timeoutSeconds": 5},
             "lifecycle": {"preStop": {"sleep": {"seconds": 2}}},
         }],
     });

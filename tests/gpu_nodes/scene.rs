@@ -13,7 +13,7 @@ pub(crate) const NODE_LABEL: &str = "inference.example/nodes";
 /// Label `app` of the servers.
 pub(crate) const SERVERS: &str = "model";
 /// Karpenter looks every 10 s, looks again after 15 s, and ends a node in steps of 5 s.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The cluster, and a Deployment without replicas on a pool without nodes. Whoever sets its replicas is the test's choice.
 pub(crate) struct Scene {
@@ -158,7 +158,7 @@ fn servers() -> String {
         "terminationGracePeriodSeconds": 5,
         "containers": [{
             "name": "server", "image": "weir", "args": ["simulate-server", format!("--listen=0.0.0.0:{MODEL_PORT}")],
-            "readinessProbe": {"httpGet": {"path": "/health", "port": MODEL_PORT}, "periodSeconds": 1},
+            "readinessProbe": {"httpGet": {"path": "/health", "port": MODEL_PORT}, "periodSeconds": 1, "timeoutSeconds": 5},
         }],
     });
     folder.write("servers.json", &deployment(SERVERS, 0, pod).to_string());

@@ -27,7 +27,7 @@ pub fn model_servers(name: &str, replicas: usize, arguments: &[&str]) -> String 
                 "image": "weir",
                 "args": all,
                 "ports": [{"containerPort": MODEL_PORT}],
-                "readinessProbe": {"httpGet": {"path": "/health", "port": MODEL_PORT}, "periodSeconds": 1},
+                "readinessProbe": {"httpGet": {"path": "/health", "port": MODEL_PORT}, "periodSeconds": 1, "timeoutSeconds": 5},
             }],
         }),
     );
@@ -62,7 +62,7 @@ pub fn picker_of_a_page() -> Value {
             "containers": [{
                 "name": "epp", "image": "page-server", "args": ["0.0.0.0:9090", "/page/page"],
                 "ports": [{"name": "http-metrics", "containerPort": 9090}],
-                "readinessProbe": {"httpGet": {"path": "/metrics", "port": 9090}, "periodSeconds": 1},
+                "readinessProbe": {"httpGet": {"path": "/metrics", "port": 9090}, "periodSeconds": 1, "timeoutSeconds": 5},
                 "volumeMounts": [{"name": "page", "mountPath": "/page"}],
             }],
             "volumes": [{"name": "page", "configMap": {"name": "epp-page"}}],

@@ -1,5 +1,6 @@
 //! A pool that something takes to zero and back, and those who ask for it meanwhile.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -10,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use weir_tests::cluster::Cluster;
 use weir_tests::workload::{self, MODEL_PORT, deployment};
-use weir_tests::{installed, kubectl, text};
+use weir_tests::{PATIENCE, installed, kubectl, text};
 
 use super::chart::{POOL, role_with};
 use super::scene::{SERVERS, Scene};
@@ -45,7 +46,7 @@ pub(crate) fn slow_servers(replicas: usize, start: Duration) -> String {
         "terminationGracePeriodSeconds": 5,
         "containers": [{
             "name": "server", "image": "weir", "args": arguments,
-            "readinessProbe": {"httpGet": {"path": "/health", "port": MODEL_PORT}, "periodSeconds": 1, "failureThreshold": 1000},
+            "readinessProbe": {"httpGet": {"path": "/health", "port": MODEL_PORT}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 1000},
         }],
     });
     deployment(SERVERS, replicas, pod).to_string()
@@ -135,6 +136,17 @@ impl Stage {
         pods.iter().map(count).sum()
     }
 
+    /// How often the picker saw each phase of a start end.
+    pub(crate) fn starts(&self) -> BTreeMap<String, u64> {
+        let page = self.scene.page(0).unwrap();
+        let count = |line: &str| {
+            let (labels, count) = line.strip_prefix("inference_pool_cold_start_seconds_count{")?.rsplit_once(' ')?;
+            let phase = labels.split("phase=\"").nth(1)?.split('"').next()?;
+            Some((phase.to_owned(), count.parse().ok()?))
+        };
+        page.lines().filter_map(count).collect()
+    }
+
     /// Tells each number of replicas that the Deployment is to have, when it is written.
     pub(crate) fn scales(&self) -> Scales {
         let mut command = Command::new(kubectl());
@@ -174,8 +186,7 @@ impl Scales {
     /// When the number was first told from now on.
     pub(crate) fn until(&self, replicas: &str) -> Instant {
         loop {
-            let (at, told) =
-                self.told.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|error| panic!("{replicas} replicas: {error}"));
+            let (at, told) = self.told.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{replicas} replicas: {error}"));
             if told == replicas {
                 return at;
             }

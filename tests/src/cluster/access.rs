@@ -14,7 +14,7 @@ use crate::kubectl;
 pub const LAST_STATE_LIMIT: usize = 8 * 1024;
 
 /// How long [`Cluster::wait_for`] waits.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 impl Cluster {
     /// Runs kubectl as an administrator: what it prints, or what it complains about.
@@ -104,7 +104,7 @@ impl Cluster {
     ///
     /// # Panics
     ///
-    /// When it takes longer than a minute: with that state.
+    /// When it takes longer than three minutes, which is for machines that are busy: with that state.
     pub fn wait_for<T>(&self, what: &str, mut condition: impl FnMut() -> Result<T, String>) -> T {
         let deadline = std::time::SystemTime::now() + PATIENCE;
         loop {

@@ -14,10 +14,10 @@ use super::Namespace;
 use crate::{kubectl, page_server, repository, weir};
 
 /// How long a cluster may take to come up, and a component to start again.
-const START_PATIENCE: Duration = Duration::from_secs(120);
+const START_PATIENCE: Duration = Duration::from_secs(240);
 
 /// How long a cluster may take to go.
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a cluster has.
 #[derive(Clone, Debug)]
