@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 #[path = "epp/chart.rs"]
+#[allow(dead_code, reason = "shared with tests of the scaler and of zero")]
 mod chart;
 #[path = "epp/in_a_cluster.rs"]
 mod in_a_cluster;

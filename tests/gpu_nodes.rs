@@ -3,6 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "gpu_nodes/asleep.rs"]
+mod asleep;
+#[path = "epp/chart.rs"]
+#[allow(dead_code, reason = "shared with the picker's tests")]
+mod chart;
 #[path = "gpu_nodes/scene.rs"]
 mod scene;
 
@@ -83,6 +88,8 @@ fn gpu_nodes_come_with_the_first_pod_and_go_with_the_last() {
     scene.until_no_node();
     let gone = began.elapsed().as_secs_f64();
     eprintln!("gpu nodes: 0 to 1 pod Ready in {woken:.1} s and {again:.1} s, from 1 to no node in {gone:.1} s");
+
+    asleep::a_pool_sleeps_and_wakes_with_its_node(&scene);
 }
 
 #[allow(clippy::disallowed_methods, reason = "a figure for people, which decides nothing")]

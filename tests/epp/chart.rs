@@ -1,6 +1,7 @@
 //! What upstream's chart v1.5.0 installs beside an InferencePool, with weir's image; and pods for it to pick.
 
 use serde_json::{Value, json};
+use weir_tests::{repository, workload};
 
 /// The pool.
 pub(crate) const POOL: &str = "r";
@@ -22,6 +23,29 @@ pub(crate) fn role_with(pods: bool, further: &[Value]) -> String {
     }
     rules.extend(further.iter().cloned());
     json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "epp"}, "rules": rules}).to_string()
+}
+
+/// The rules by which a picker knows what brings its pool back.
+pub(crate) fn rules_of_autoscalers() -> [Value; 2] {
+    [
+        json!({"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["list", "watch"]}),
+        json!({"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get"]}),
+    ]
+}
+
+/// The Service by which weir finds the pickers of the pool.
+pub(crate) fn picker_service() -> String {
+    workload::picker_service(&format!("{POOL}-epp")).to_string()
+}
+
+/// The autoscaler of the examples for a Deployment of the pool's servers; the scaler takes it to zero after ten seconds.
+pub(crate) fn sleeping_autoscaler(deployment: &str) -> String {
+    let example = std::fs::read_to_string(repository().join("hpa-examples/in-flight.yaml")).unwrap();
+    let annotated =
+        example.replacen("  name: vllm-llama3\n", "  name: vllm-llama3\n  annotations: {weir.internal/idle-after: 10s}\n", 1);
+    let target = annotated.replace("    name: vllm-llama3\n  minReplicas", &format!("    name: {deployment}\n  minReplicas"));
+    assert_ne!(target, annotated, "the example has another form");
+    target.replace("name: vllm-llama3", &format!("name: {POOL}"))
 }
 
 /// All of the chart but its Role: so many replicas, with further arguments.

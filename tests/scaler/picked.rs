@@ -5,9 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 use weir_tests::text;
-use weir_tests::workload::picker_service;
 
-use super::chart::POOL;
+use super::chart::{POOL, picker_service};
 use super::park::{asks, autoscaler, managers, replicas_watch};
 use super::scene::{SERVERS, Scene, graceful_servers};
 
@@ -22,7 +21,7 @@ pub(crate) struct Picked {
 impl Picked {
     pub(crate) fn new(name: &str) -> Self {
         let scene = Scene::new(name, &[graceful_servers(1)], 1, 1);
-        scene.cluster.apply(&scene.namespace, &picker_service(&format!("{POOL}-epp")).to_string());
+        scene.cluster.apply(&scene.namespace, &picker_service());
         let pool = format!("inferencepools.inference.networking.k8s.io/{POOL}");
         scene.cluster.kubectl(&["annotate", &pool, "weir.internal/hold=true", "-n", &scene.namespace]).unwrap();
         scene.reads(1);

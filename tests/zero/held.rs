@@ -7,7 +7,7 @@ use weir_tests::cluster::skipped;
 use weir_tests::{installed, repository};
 
 use super::alone;
-use super::chart::POOL;
+use super::chart::{POOL, sleeping_autoscaler};
 use super::scene::SERVERS;
 use super::stage::{Stage, Way, slow_servers};
 
@@ -33,14 +33,7 @@ const AUTOSCALER: Way = Way {
 const SCALER: Way = Way {
     name: "zero-by-scaler",
     install: |cluster, namespace| installed::scaler(cluster, &[namespace]),
-    objects: || {
-        let example = std::fs::read_to_string(repository().join("hpa-examples/in-flight.yaml")).unwrap();
-        let annotated =
-            example.replacen("  name: vllm-llama3\n", "  name: vllm-llama3\n  annotations: {weir.internal/idle-after: 10s}\n", 1);
-        let of_this_pool =
-            annotated.replace("    name: vllm-llama3\n  minReplicas", &format!("    name: {SERVERS}\n  minReplicas"));
-        of_this_pool.replace("name: vllm-llama3", &format!("name: {POOL}"))
-    },
+    objects: || sleeping_autoscaler(SERVERS),
 };
 
 #[test]

@@ -6,14 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use weir_tests::cluster::Cluster;
-use weir_tests::workload::{self, MODEL_PORT, deployment};
+use weir_tests::workload::{MODEL_PORT, deployment};
 use weir_tests::{PATIENCE, installed, kubectl, text};
 
-use super::chart::{POOL, role_with};
+use super::chart::{POOL, picker_service, role_with, rules_of_autoscalers};
 use super::scene::{SERVERS, Scene};
 
 /// What takes a pool to zero and back.
@@ -24,19 +24,6 @@ pub(crate) struct Way {
     pub(crate) install: fn(&Cluster, &str),
     /// What is applied beside the servers: something that scales the Deployment [`SERVERS`] for the pool [`POOL`].
     pub(crate) objects: fn() -> String,
-}
-
-/// The rules by which a picker knows what brings its pool back.
-pub(crate) fn rules_of_autoscalers() -> [Value; 2] {
-    [
-        json!({"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["list", "watch"]}),
-        json!({"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get"]}),
-    ]
-}
-
-/// The Service by which weir finds the pickers of the pool.
-pub(crate) fn picker_service() -> String {
-    workload::picker_service(&format!("{POOL}-epp")).to_string()
 }
 
 /// A Deployment of simulated servers that take so long to start.

@@ -5,8 +5,7 @@ use weir_tests::workload::inference_pool;
 use weir_tests::{installed, repository};
 
 use super::alone;
-use super::chart::{POOL, chart, role};
-use super::stage::picker_service;
+use super::chart::{POOL, chart, picker_service, role};
 
 #[test]
 fn a_picker_that_asks_who_reads_it_is_read_with_a_token_for_pages() {
