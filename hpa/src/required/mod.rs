@@ -16,7 +16,8 @@
 //! forgotten. Every constant stands in [`constants`] with its reason. What is not known is answered as unknown with its cause.
 //!
 //! Modules in reading order: `input`, `flow` (counters → what happened), `history` (windows), `rate`, `mix`, `busy`, `cost`, `start`,
-//! `daily`, `recurring` (bursts), `hold` (memory and rounding), `nets`, `level` (the answer), `learned`.
+//! `daily`, `recurring` (bursts), `hold` (memory and rounding), `nets`, `level` (the answer), `learned`; `traffic` (what is
+//! recorded of a load).
 
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ mod nets;
 mod rate;
 mod recurring;
 mod start;
+mod traffic;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +46,7 @@ pub use input::{Endpoint, Load, Picker, Pickers, Second};
 pub use learned::{LEARNED_VERSION, Learned, LearnedError};
 pub use level::{Basis, Cause, Known, Level};
 pub use rate::Rate;
+pub use traffic::{Arrived, Traffic};
 
 use constants::{
     COVERAGE, DRAIN_AT_MOST, DRAIN_FROM_ZERO, DRAIN_SECONDS, LONG_WINDOW, MOST_SPARES, NOTHING, OLDEST, PROMPT_SHARE,
