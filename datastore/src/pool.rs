@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::engine::{CustomFamily, Engine};
+use crate::options::RequiredOptions;
 use crate::start::StartingPod;
 
 /// Namespace and name of a pool.
@@ -196,6 +197,8 @@ pub struct PoolSpec {
     pub starts: Vec<StartingPod>,
     /// Whether requests are to wait for its first endpoint whatever is known of one.
     pub hold: bool,
+    /// How its required replicas are computed.
+    pub required: RequiredOptions,
 }
 
 impl PoolSpec {
@@ -209,6 +212,7 @@ impl PoolSpec {
             pending: 0,
             starts: Vec::new(),
             hold: false,
+            required: RequiredOptions::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weir_datastore::PoolSnapshot;
+use weir_datastore::{PoolSnapshot, RequiredOptions};
 use weir_hpa::required::{Learned, Level, Options, RequiredReplicas};
 
 use crate::fingerprint::fingerprint;
@@ -11,6 +11,17 @@ use crate::observe::{Memory, observe};
 /// For how long arrivals are watched before they make a number: the first seconds of a process say little, and two replicas are to answer
 /// alike. A pool without ready endpoints need not wait, or a restart of weir would delay its waking.
 const WATCHED: Duration = Duration::from_secs(20);
+
+/// The options of the level.
+pub(crate) fn chosen(options: RequiredOptions) -> Options {
+    let default = Options::default();
+    Options {
+        daily: options.daily.unwrap_or(default.daily),
+        recurring: options.recurring.unwrap_or(default.recurring),
+        spares: options.spares.unwrap_or(default.spares),
+        utilisation: options.utilisation.map_or(default.utilisation, |hundredths| f64::from(hundredths) / 100.0),
+    }
+}
 
 /// A pool's level, from one second to the next.
 #[derive(Debug)]
@@ -54,8 +65,13 @@ impl PoolDemand {
         pool
     }
 
-    /// One turn.
-    pub(crate) fn turn(&mut self, snapshot: &PoolSnapshot, now: Duration, kept: Option<&Learned>) {
+    /// One turn; `all`: what counts for all pools.
+    pub(crate) fn turn(&mut self, snapshot: &PoolSnapshot, now: Duration, kept: Option<&Learned>, all: RequiredOptions) {
+        let options = chosen(snapshot.options.or(all));
+        if self.options != options {
+            self.options = options;
+            self.required.set_options(options);
+        }
         if let Some(found) = fingerprint(snapshot, &self.fingerprint) {
             self.servers_are(found, kept);
         }
@@ -99,6 +115,10 @@ impl PoolDemand {
     pub(crate) fn forget(&mut self) {
         self.problem = None;
         self.required.reset();
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        self.required.options()
     }
 
     pub(crate) fn learned(&self) -> Learned {

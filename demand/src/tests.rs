@@ -14,9 +14,9 @@ use tower::ServiceExt;
 use weir_datastore::engine::Engine;
 use weir_datastore::{
     Combined, Counters, Datastore, EndpointLoad, EndpointSpec, EndpointState, EndpointWriter, PickerLoad, PickerWriter, PodStart,
-    PoolId, PoolSpec, RequiredWriter, Selector, StartTimes, StartingPod, TopologyWriter, UnitLoad, Unused, datastore,
+    PoolId, PoolSpec, RequiredOptions, RequiredWriter, Selector, StartTimes, StartingPod, TopologyWriter, UnitLoad, Unused, datastore,
 };
-use weir_hpa::required::{LEARNED_VERSION, Learned, Options, Pickers};
+use weir_hpa::required::{LEARNED_VERSION, Learned, Pickers};
 
 use crate::documents::Texts;
 use crate::fingerprint::fingerprint;
@@ -35,6 +35,7 @@ pub(crate) struct Rig {
     picker: Option<PickerWriter>,
     pods: Vec<(u8, u16, EndpointState)>,
     starts: Vec<StartingPod>,
+    options: RequiredOptions,
     origin: Instant,
     pub(crate) elapsed: Duration,
 }
@@ -51,6 +52,7 @@ impl Rig {
             picker: None,
             pods: Vec::new(),
             starts: Vec::new(),
+            options: RequiredOptions::default(),
             origin: Instant::now() + Duration::from_secs(100),
             elapsed: Duration::ZERO,
         };
@@ -91,6 +93,7 @@ impl Rig {
             endpoints: endpoints.collect(),
             pickers: with_picker.then(|| vec![Arc::from("picker")]),
             starts: self.starts.clone(),
+            required: self.options,
             ..PoolSpec::empty(Self::id())
         };
         let now = self.now();
@@ -174,7 +177,7 @@ impl Rig {
 }
 
 fn ledger() -> Ledger {
-    Ledger::new(Options::default(), DemandMetrics::register(&mut Registry::default()))
+    Ledger::new(RequiredOptions::default(), DemandMetrics::register(&mut Registry::default()))
 }
 
 /// Costs by which a request of 100 + 200 tokens takes `seconds` of a replica.
@@ -315,6 +318,26 @@ fn unknown_before_the_second_measurement_and_when_nobody_can_be_read() {
     assert_eq!(rig.level(), Err("only 0 of 1 ready endpoints can be read".to_owned()));
     rig.serve(&[&ledger], 3, 10.0, 0.0, &mut served);
     assert_eq!(rig.level(), Ok(1.0));
+}
+
+#[test]
+fn a_pool_chooses_how_it_is_computed() {
+    let mut rig = Rig::new(false);
+    let all = RequiredOptions { spares: Some(1), ..RequiredOptions::default() };
+    let ledger = Ledger::new(all, DemandMetrics::register(&mut Registry::default()));
+    ledger.read(&kept(&learned(0.1)));
+    rig.pods = vec![(1, 0, EndpointState::Ready)];
+    rig.discover(false);
+    let mut served = 0.0;
+    // A second's requests take a second of a replica: at 0.85 that is 1.2 replicas.
+    rig.serve(&[&ledger], 130, 10.0, 0.0, &mut served);
+    assert_eq!(rig.level(), Ok(3.0), "one of them to spare");
+    rig.options = RequiredOptions { spares: Some(0), utilisation: Some(40), ..RequiredOptions::default() };
+    rig.discover(false);
+    rig.serve(&[&ledger], 2, 10.0, 0.0, &mut served);
+    assert_eq!(rig.level(), Ok(3.0), "2.5 replicas, none to spare, and what was learned is still known");
+    let options = ledger.show(&Rig::id(), None).unwrap().options;
+    assert_eq!((options.spares, options.utilisation, options.daily), (0, 0.4, false));
 }
 
 #[test]

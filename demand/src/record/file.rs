@@ -29,6 +29,8 @@ pub(super) struct Opened {
     pub(super) began: Duration,
     /// Its requests.
     pub(super) requests: u64,
+    /// When the last of them arrived, in seconds since it began.
+    pub(super) last: f64,
 }
 
 impl TraceFile {
@@ -44,7 +46,7 @@ impl TraceFile {
         if file.metadata()?.len() == 0 {
             let mut fresh = Self { file, length: 0 };
             fresh.append(&Lines::head(&format!("{MARK}{pool}, seconds since {:.3} (Unix)", now.as_secs_f64())))?;
-            return Ok((fresh, Opened { began: now, requests: 0 }));
+            return Ok((fresh, Opened { began: now, requests: 0, last: 0.0 }));
         }
         let (opened, length) = goes_on(&mut file, pool)?;
         if now < opened.began {
@@ -97,7 +99,7 @@ fn goes_on(file: &mut File, pool: &PoolId) -> std::io::Result<(Opened, u64)> {
     let Some(began) = since.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) else {
         return Err(foreign("its first line does not say when it began"));
     };
-    let (mut length, mut requests) = (head.len() as u64, 0);
+    let (mut length, mut requests, mut last) = (head.len() as u64, 0, 0.0);
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -109,9 +111,13 @@ fn goes_on(file: &mut File, pool: &PoolId) -> std::io::Result<(Opened, u64)> {
             // The end of a process that was killed.
             _ => break,
         }
-        requests += u64::from(line.first().is_some_and(u8::is_ascii_digit));
+        if line.first().is_some_and(u8::is_ascii_digit) {
+            requests += 1;
+            let at = line.split(|byte| *byte == b',').next().and_then(|at| std::str::from_utf8(at).ok()?.parse().ok());
+            last = at.filter(|at: &f64| at.is_finite()).unwrap_or(last);
+        }
     }
-    Ok((Opened { began, requests }, length))
+    Ok((Opened { began, requests, last }, length))
 }
 
 #[cfg(test)]
@@ -146,14 +152,14 @@ mod tests {
     fn a_recording_goes_on_where_it_was_cut_off() {
         let place = Temporary::new("on");
         let (mut file, opened) = TraceFile::open(&place.0, &pool(), NOW).unwrap();
-        assert_eq!(opened, Opened { began: NOW, requests: 0 });
+        assert_eq!(opened, Opened { began: NOW, requests: 0, last: 0.0 });
         file.append("0.5,1,1\n# 1: x\n1.5,1,1\n").unwrap();
         let whole = place.text();
         assert!(whole.starts_with("# weir trace of pool default/p, seconds since 1795000000.250 (Unix)\nseconds,prompt"), "{whole}");
         // The end of a line was lost.
         std::fs::write(&place.0, format!("{whole}2.5,1")).unwrap();
         let (mut file, opened) = TraceFile::open(&place.0, &pool(), NOW + Duration::from_secs(9)).unwrap();
-        assert_eq!(opened, Opened { began: NOW, requests: 2 });
+        assert_eq!(opened, Opened { began: NOW, requests: 2, last: 1.5 });
         file.append("9.5,1,1\n").unwrap();
         assert_eq!(place.text(), format!("{whole}9.5,1,1\n"));
     }

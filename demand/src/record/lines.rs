@@ -102,6 +102,11 @@ impl Lines {
         format!("{about}\n{HEADER}\n")
     }
 
+    /// A line on what came after the last request that is there, while nobody recorded.
+    pub(super) fn gap(&self, last: f64) -> Option<String> {
+        (self.told > last).then(|| format!("# {last:.0}-{:.0}: unknown: nothing was recorded\n", self.told))
+    }
+
     /// Why there will be no more lines.
     pub(super) fn full(&self) -> Option<Full> {
         self.full

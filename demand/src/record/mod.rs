@@ -200,7 +200,7 @@ impl Recorder {
             self.begin(store, now, unix);
         }
         let Some(open) = &mut self.open else { return };
-        let snapshot = store.snapshot(&open.pool, &Selector::default(), now);
+        let snapshot = store.snapshot(&open.pool, &Selector::everything(), now);
         let arrived = match &snapshot {
             Some(snapshot) => open.traffic.turn(&observe(snapshot, &mut open.memory, unix)),
             None => Err(Cause::NoTopology),
@@ -236,11 +236,18 @@ impl Recorder {
         }
         self.tried = Some(now);
         match TraceFile::open(&self.target.file, &pool, unix) {
-            Ok((file, opened)) => {
+            Ok((mut file, opened)) => {
+                let lines = Lines::new(opened.began, opened.requests, unix);
+                if let Some(gap) = lines.gap(opened.last)
+                    && let Err(error) = file.append(&gap)
+                {
+                    self.metrics.failures.get_or_create(&self.file_label()).inc();
+                    self.says(error.to_string());
+                    return;
+                }
                 self.problem = None;
                 info!(file = %self.target.file.display(), %pool, requests = opened.requests, "what arrives is recorded");
                 self.metrics.recording.get_or_create(&self.file_label()).set(1);
-                let lines = Lines::new(opened.began, opened.requests, unix);
                 self.open = Some(Open { pool, file, lines, traffic: Traffic::default(), memory: Memory::default() });
             }
             Err(error) => {

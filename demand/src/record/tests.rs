@@ -43,7 +43,7 @@ fn a_file_that_cannot_be_written_is_told_and_tried_again() {
     let metrics = RecordMetrics::register(&mut registry);
     let mut recorder = Recorder::new(target(&file.display().to_string()), metrics);
     let (origin, unix) = (Instant::now(), Duration::from_secs(1_000_000));
-    let mut turn = |recorder: &mut Recorder, second: u64| {
+    let turn = |recorder: &mut Recorder, second: u64| {
         let passed = Duration::from_secs(second);
         recorder.turn(&store, origin + passed, unix + passed, false);
     };

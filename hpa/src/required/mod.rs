@@ -81,6 +81,14 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Within their bounds, whatever was given.
+    fn bounded(self) -> Self {
+        let utilisation = if self.utilisation.is_finite() { self.utilisation.clamp(0.3, 1.0) } else { UTILISATION };
+        Self { utilisation, spares: self.spares.min(MOST_SPARES), ..self }
+    }
+}
+
 /// The level of one pool. Memory is bounded: some minutes of sums, and an entry per picker and endpoint of the last turn.
 #[derive(Clone, Debug)]
 pub struct RequiredReplicas {
@@ -116,9 +124,8 @@ impl RequiredReplicas {
     /// A pool of which nothing is known. `fingerprint` says what its replicas are (image, arguments, kind of GPU): what is learned is
     /// true for that.
     pub fn new(fingerprint: impl Into<String>, options: Options) -> Self {
-        let utilisation = if options.utilisation.is_finite() { options.utilisation.clamp(0.3, 1.0) } else { UTILISATION };
         Self {
-            options: Options { utilisation, spares: options.spares.min(MOST_SPARES), ..options },
+            options: options.bounded(),
             fingerprint: fingerprint.into(),
             counters: Counters::default(),
             arrivals: History::new(),
@@ -133,6 +140,19 @@ impl RequiredReplicas {
             began: None,
             last: None,
         }
+    }
+
+    /// From now on what a user chose meanwhile; what was learned and seen stays.
+    pub fn set_options(&mut self, options: Options) {
+        self.options = options.bounded();
+        if !options.recurring {
+            self.recurring.clear();
+        }
+    }
+
+    /// What is in force.
+    pub fn options(&self) -> Options {
+        self.options
     }
 
     /// Forgets everything that was learned, and goes on with what is running.
