@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+// Its pods without processes are for other tests.
+#[allow(dead_code)]
 #[path = "epp/chart.rs"]
 mod chart;
 

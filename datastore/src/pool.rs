@@ -157,6 +157,8 @@ pub struct EndpointSpec {
     pub labels: Arc<BTreeMap<String, String>>,
     /// Whether it takes requests.
     pub state: EndpointState,
+    /// Image and devices of the container that serves, as far as the source of discovery knows; empty where it does not.
+    pub serves_with: Arc<str>,
 }
 
 impl EndpointSpec {
@@ -175,6 +177,7 @@ impl EndpointSpec {
             rank: 0,
             labels: Arc::default(),
             state: EndpointState::Ready,
+            serves_with: "".into(),
             address,
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use weir_datastore::{PoolSnapshot, RequiredOptions};
 use weir_hpa::required::{Learned, Level, Options, RequiredReplicas};
 
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::{fingerprint, is_of};
 use crate::observe::{Memory, observe};
 
 /// For how long arrivals are watched before they make a number: the first seconds of a process say little, and two replicas are to answer
@@ -87,6 +87,11 @@ impl PoolDemand {
         if self.fingerprint == found {
             return;
         }
+        if is_of(&self.fingerprint, &found) {
+            self.required.set_fingerprint(found.clone());
+            self.fingerprint = found;
+            return;
+        }
         self.required = RequiredReplicas::new(found.clone(), self.options);
         self.fingerprint = found;
         self.since = None;
@@ -103,12 +108,17 @@ impl PoolDemand {
 
     /// What another replica or an earlier process learned.
     pub(crate) fn take_over(&mut self, kept: &Learned) {
+        let mut kept = std::borrow::Cow::Borrowed(kept);
+        if self.seen && is_of(&kept.fingerprint, &self.fingerprint) {
+            // Of whatever image.
+            kept.to_mut().fingerprint.clone_from(&self.fingerprint);
+        }
         if !self.seen && self.fingerprint != kept.fingerprint {
             // At zero nobody says what the servers will be: what they were.
             self.required = RequiredReplicas::new(kept.fingerprint.clone(), self.options);
             self.fingerprint.clone_from(&kept.fingerprint);
         }
-        self.problem = self.required.restore(kept).err().map(|error| error.to_string());
+        self.problem = self.required.restore(&kept).err().map(|error| error.to_string());
     }
 
     /// Somebody deleted what was learned.

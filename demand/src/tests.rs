@@ -36,6 +36,7 @@ pub(crate) struct Rig {
     pods: Vec<(u8, u16, EndpointState)>,
     starts: Vec<StartingPod>,
     options: RequiredOptions,
+    image: &'static str,
     origin: Instant,
     pub(crate) elapsed: Duration,
 }
@@ -53,6 +54,7 @@ impl Rig {
             pods: Vec::new(),
             starts: Vec::new(),
             options: RequiredOptions::default(),
+            image: "",
             origin: Instant::now() + Duration::from_secs(100),
             elapsed: Duration::ZERO,
         };
@@ -87,6 +89,7 @@ impl Rig {
             pod_uid: format!("uid-{pod}").into(),
             rank: *rank,
             state: *state,
+            serves_with: self.image.into(),
             ..EndpointSpec::standalone(format!("10.0.0.{pod}:{}", 8000 + rank).parse().unwrap())
         });
         let spec = PoolSpec {
@@ -430,7 +433,35 @@ fn servers_are_others_once_the_last_of_them_is_replaced() {
     assert_eq!(of(&rig, "vllm:llama").as_deref(), Some("vllm:llama"));
     rig.model("10.0.0.3:8000", &"q".repeat(500));
     assert_eq!(of(&rig, "vllm:llama").as_deref(), Some("vllm:qwen"), "most of them");
-    assert_eq!(of(&rig, &format!("vllm:{}", "q".repeat(115))).map(|name| name.len()), Some(120), "bounded");
+    assert_eq!(of(&rig, &format!("vllm:{}", "q".repeat(95))).map(|name| name.len()), Some(100), "bounded");
+}
+
+#[test]
+fn a_new_image_is_learned_anew() {
+    let mut rig = Rig::new(false);
+    let ledger = ledger();
+    // It says nothing of images, so it is true of any.
+    ledger.read(&kept(&learned(0.5)));
+    rig.turn(&ledger);
+    rig.pods = vec![(1, 0, EndpointState::Ready)];
+    rig.image = "vllm:1,nvidia.com/gpu=1";
+    rig.discover(false);
+    let mut served = 0.0;
+    rig.serve(&[&ledger], 25, 4.0, 0.0, &mut served);
+    assert_eq!(rig.level(), Ok(3.0));
+    let of_the_first = ledger.to_write().expect("the image is known now");
+    assert!(of_the_first["default.p"].contains("\"fingerprint\":\"vllm:llama @"), "{of_the_first:?}");
+    ledger.wrote(&of_the_first);
+    rig.image = "vllm:2,nvidia.com/gpu=1";
+    rig.discover(false);
+    rig.serve(&[&ledger], 25, 4.0, 0.0, &mut served);
+    let shown = ledger.show(&Rig::id(), None).unwrap();
+    assert_eq!((rig.level(), shown.learned.samples), (Ok(1.0), 0));
+    assert!(shown.problem.unwrap().contains("it is learned anew"));
+    rig.image = "vllm:1,nvidia.com/gpu=1";
+    rig.discover(false);
+    rig.serve(&[&ledger], 25, 4.0, 0.0, &mut served);
+    assert_eq!(ledger.show(&Rig::id(), None).unwrap().learned.samples, 7);
 }
 
 #[tokio::test(start_paused = true)]

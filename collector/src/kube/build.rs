@@ -147,6 +147,7 @@ fn ranks(pool: &InferencePool, pod: &Selected<'_>, problems: &mut BTreeSet<Probl
             rank,
             labels: pod.labels.clone(),
             state: pod.entry.state,
+            serves_with: pod.entry.serves_with.clone(),
         })
         .collect()
 }

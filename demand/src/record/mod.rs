@@ -281,10 +281,11 @@ impl Recorder {
                 seconds("partial").inc_by(chunk.partial);
                 seconds("unknown").inc_by(chunk.unknown);
                 self.metrics.requests.get_or_create(&FileLabels { file: label.clone() }).inc_by(chunk.requests);
-                if self.problem.take().is_some() && !text.is_empty() {
-                    info!(file = label, lost = self.lost, "the trace can be written again");
-                }
+                // Nothing to write is no sign that it could be written.
                 if !text.is_empty() {
+                    if self.problem.take().is_some() {
+                        info!(file = label, lost = self.lost, "the trace can be written again");
+                    }
                     self.lost = 0.0;
                 }
             }

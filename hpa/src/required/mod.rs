@@ -142,6 +142,11 @@ impl RequiredReplicas {
         }
     }
 
+    /// The same servers, called more precisely from now on.
+    pub fn set_fingerprint(&mut self, fingerprint: impl Into<String>) {
+        self.fingerprint = fingerprint.into();
+    }
+
     /// From now on what a user chose meanwhile; what was learned and seen stays.
     pub fn set_options(&mut self, options: Options) {
         self.options = options.bounded();
