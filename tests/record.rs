@@ -92,7 +92,8 @@ fn began(trace: &str) -> f64 {
 
 /// Replays it, and says of how many requests.
 fn replayed(trace: &Path) -> String {
-    let output = run(&["simulate", "--servers", "played-small", "--start", "10s", "--cold", "--trace", &trace.display().to_string()]);
+    let output =
+        run(&["simulate", "--servers", "played-small", "--start", "10s", "--cold", "--trace", &trace.display().to_string()]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -118,7 +119,7 @@ fn a_load_comes_back_as_it_was() {
     assert!(text.contains("requests as the servers' counters and queues show them"), "{text}");
     let recorded = requests(&text);
     near("requests", recorded.len() as f64, served as f64, 0.03);
-    near("prompt tokens", recorded.iter().map(|request| request.1).sum(), prompts, 0.05);
+    near("prompt tokens", recorded.iter().map(|request| request.1).sum(), prompts, 0.1);
     near("answer tokens", recorded.iter().map(|request| request.2).sum(), answers, 0.1);
     // The curve of arrivals is that of those that were sent, within two readings and what a request waits.
     let began = UNIX_EPOCH + Duration::from_secs_f64(began(&text));
@@ -158,8 +159,8 @@ fn who_is_killed_leaves_a_trace_that_goes_on() {
 
 #[test]
 fn a_full_disk_ends_neither_the_exporter_nor_the_trace() {
-    // Files of this process end at four kilobytes.
-    let setup = Setup::new("record-full", Some("trap '' XFSZ; ulimit -f 8"));
+    // Files of this process end at a kilobyte.
+    let setup = Setup::new("record-full", Some("trap '' XFSZ; ulimit -f 2"));
     let load = setup.load(&[Phase { seconds: 120.0, rate: 12.0 }]);
     setup.page_until("the end of the room", "weir_record_failures_total{", |failures| failures >= 2.0);
     setup.page_until("lost seconds", "weir_record_seconds_total{", |_| true);
@@ -169,7 +170,7 @@ fn a_full_disk_ends_neither_the_exporter_nor_the_trace() {
     let (ended_well, output) = setup.exporter.terminate();
     assert!(ended_well && output.matches("nothing is recorded until that is mended").count() == 1, "{output}");
     let text = std::fs::read_to_string(&setup.trace).unwrap();
-    assert!(text.len() <= 4096 && text.ends_with('\n'), "{text}");
+    assert!(text.len() <= 1024 && text.ends_with('\n'), "{text}");
     replayed(&setup.trace);
 }
 
@@ -179,8 +180,15 @@ fn a_file_of_others_is_left_alone_and_a_pool_must_be_named() {
     let pools = folder.write("pools.yaml", "apiVersion: weir/v1\npools:\n- {name: a, endpoints: []}\n- {name: b, endpoints: []}\n");
     let mine = folder.write("mine.csv", "mine\n");
     let exporter = Process::weir(&[
-        "exporter", "--pools", &pools.display().to_string(), "--exporter-listen", "127.0.0.1:0",
-        "--record", &format!("a={}", mine.display()), "--record", &folder.file("trace.csv").display().to_string(),
+        "exporter",
+        "--pools",
+        &pools.display().to_string(),
+        "--exporter-listen",
+        "127.0.0.1:0",
+        "--record",
+        &format!("a={}", mine.display()),
+        "--record",
+        &folder.file("trace.csv").display().to_string(),
     ]);
     exporter.line("which pool", |line| line.contains("there are 2 such pools (default/a, default/b, …): name one"));
     let seen = exporter.output();

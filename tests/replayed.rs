@@ -218,7 +218,10 @@ fn agree(real: &Steps, predicted: &Steps) {
     apart("the last number", real.last().unwrap().1, predicted.last().unwrap().1);
     for replicas in 2..=highest(real).min(highest(predicted)) {
         let (real, predicted) = (reached(real, replicas).unwrap(), reached(predicted, replicas).unwrap());
-        assert!((real - predicted).abs() <= SECONDS_APART, "{replicas} replicas: after {real} s in the cluster, {predicted} s predicted");
+        assert!(
+            (real - predicted).abs() <= SECONDS_APART,
+            "{replicas} replicas: after {real} s in the cluster, {predicted} s predicted"
+        );
     }
 }
 
@@ -240,5 +243,16 @@ fn a_burst_comes_as_predicted() {
     let phases = [Phase { seconds: 12.0, rate: 1.5 }, Phase { seconds: 12.0, rate: 9.0 }, Phase { seconds: 30.0, rate: 1.5 }];
     let (real, predicted) = compare("burst", &phases, None);
     assert!(highest(&real) >= 2, "{real:?}");
+    agree(&real, &predicted);
+}
+
+/// Up, down, and a burst after it, with a scale-down window that fits: what takes too long for every day (`make long`).
+#[test]
+#[ignore = "takes six minutes"]
+fn what_goes_up_and_down_comes_as_predicted() {
+    let phases = [(20.0, 1.5), (60.0, 9.0), (120.0, 1.5), (30.0, 9.0), (120.0, 1.5)];
+    let phases = phases.map(|(seconds, rate)| Phase { seconds, rate });
+    let (real, predicted) = compare("up-and-down", &phases, Some(30));
+    assert!(highest(&real) >= 3 && real.last().unwrap().1 < highest(&real), "{real:?}");
     agree(&real, &predicted);
 }

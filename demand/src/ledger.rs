@@ -81,7 +81,8 @@ impl Ledger {
         pools.retain(|id, _| snapshots.binary_search_by(|snapshot| snapshot.id.cmp(id)).is_ok());
         for snapshot in &snapshots {
             let kept = || key(&snapshot.id).and_then(|key| documents.get(&key)?.learned.as_ref().ok());
-            let pool = pools.entry(snapshot.id.clone()).or_insert_with(|| PoolDemand::new(chosen(snapshot.options.or(*options)), kept()));
+            let pool =
+                pools.entry(snapshot.id.clone()).or_insert_with(|| PoolDemand::new(chosen(snapshot.options.or(*options)), kept()));
             let before = pool.servers().map(str::to_owned);
             pool.turn(snapshot, unix, kept(), *options);
             let (level, age) = match (&pool.level, pool.reserve()) {

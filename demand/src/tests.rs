@@ -14,7 +14,8 @@ use tower::ServiceExt;
 use weir_datastore::engine::Engine;
 use weir_datastore::{
     Combined, Counters, Datastore, EndpointLoad, EndpointSpec, EndpointState, EndpointWriter, PickerLoad, PickerWriter, PodStart,
-    PoolId, PoolSpec, RequiredOptions, RequiredWriter, Selector, StartTimes, StartingPod, TopologyWriter, UnitLoad, Unused, datastore,
+    PoolId, PoolSpec, RequiredOptions, RequiredWriter, Selector, StartTimes, StartingPod, TopologyWriter, UnitLoad, Unused,
+    datastore,
 };
 use weir_hpa::required::{LEARNED_VERSION, Learned, Pickers};
 

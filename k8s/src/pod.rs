@@ -250,7 +250,8 @@ mod tests {
     #[test]
     fn the_container_with_devices_is_the_one_that_serves() {
         let of = |containers: &str| {
-            let pod: Pod = serde_json::from_str(&format!(r#"{{"metadata":{{"name":"a"}},"spec":{{"containers":[{containers}]}}}}"#)).unwrap();
+            let pod: Pod =
+                serde_json::from_str(&format!(r#"{{"metadata":{{"name":"a"}},"spec":{{"containers":[{containers}]}}}}"#)).unwrap();
             pod.serves_with()
         };
         let sidecar = r#"{"name":"s","image":"proxy:1","resources":{"limits":{"cpu":"1","memory":"1Gi"}}}"#;

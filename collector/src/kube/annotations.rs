@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weir_datastore::{RequiredOptions, Scheme};
 use weir_datastore::engine::Engine;
+use weir_datastore::{RequiredOptions, Scheme};
 use weir_k8s::FieldProblem;
 
 use super::PodMetrics;
@@ -164,7 +164,12 @@ mod tests {
 
     #[test]
     fn a_pool_says_how_its_required_replicas_are_computed() {
-        let annotations = [("x/required-daily", "true"), ("x/required-spares", "many"), ("x/required-weekly", "true"), ("y/required-spares", "1")];
+        let annotations = [
+            ("x/required-daily", "true"),
+            ("x/required-spares", "many"),
+            ("x/required-weekly", "true"),
+            ("y/required-spares", "1"),
+        ];
         let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         let (options, problems) = required_of(&annotations, "x/");
         assert_eq!(options, RequiredOptions { daily: Some(true), ..RequiredOptions::default() });

@@ -155,7 +155,10 @@ mod tests {
         assert_eq!(opened, Opened { began: NOW, requests: 0, last: 0.0 });
         file.append("0.5,1,1\n# 1: x\n1.5,1,1\n").unwrap();
         let whole = place.text();
-        assert!(whole.starts_with("# weir trace of pool default/p, seconds since 1795000000.250 (Unix)\nseconds,prompt"), "{whole}");
+        assert!(
+            whole.starts_with("# weir trace of pool default/p, seconds since 1795000000.250 (Unix)\nseconds,prompt"),
+            "{whole}"
+        );
         // The end of a line was lost.
         std::fs::write(&place.0, format!("{whole}2.5,1")).unwrap();
         let (mut file, opened) = TraceFile::open(&place.0, &pool(), NOW + Duration::from_secs(9)).unwrap();

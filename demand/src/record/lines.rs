@@ -319,7 +319,8 @@ mod tests {
 
     #[test]
     fn requests_are_spread_over_their_second_with_its_tokens() {
-        let (text, all) = recorded(&[(0, Err(Cause::FirstMeasurement)), (1, Ok(some(2.0))), (2, Ok(some(0.5))), (3, Ok(some(0.5)))]);
+        let (text, all) =
+            recorded(&[(0, Err(Cause::FirstMeasurement)), (1, Ok(some(2.0))), (2, Ok(some(0.5))), (3, Ok(some(0.5)))]);
         assert!(text.starts_with("# x\nseconds,prompt_tokens,output_tokens\n# 1: requests as the pickers count"), "{text}");
         assert!(text.ends_with("\n0.250,100,20\n0.750,100,20\n2.500,100,20\n"), "{text}");
         assert_eq!((all.requests, all.known, all.unknown), (3, 3.0, 0.0));
@@ -330,10 +331,18 @@ mod tests {
         let after = |seconds: f64| Arrived { seconds, ..some(8.0) };
         let lost = Err(Cause::Pickers);
         let (text, all) = recorded(&[(1, Ok(some(1.0))), (2, lost), (4, lost), (5, Ok(after(4.0)))]);
-        assert!(text.ends_with("1.250,100,20\n1.750,100,20\n2.250,100,20\n2.750,100,20\n3.250,100,20\n3.750,100,20\n4.250,100,20\n4.750,100,20\n"), "{text}");
+        assert!(
+            text.ends_with(
+                "1.250,100,20\n1.750,100,20\n2.250,100,20\n2.750,100,20\n3.250,100,20\n3.750,100,20\n4.250,100,20\n4.750,100,20\n"
+            ),
+            "{text}"
+        );
         assert_eq!((all.requests, all.known, all.unknown), (9, 5.0, 0.0));
         let (text, all) = recorded(&[(1, Ok(some(1.0))), (2, lost), (30, lost), (31, Ok(after(30.0))), (32, Ok(some(1.0)))]);
-        assert!(text.contains("# 1-31: unknown: the endpoint pickers cannot be read; 8 requests left out\n31.500,100,20\n"), "{text}");
+        assert!(
+            text.contains("# 1-31: unknown: the endpoint pickers cannot be read; 8 requests left out\n31.500,100,20\n"),
+            "{text}"
+        );
         assert_eq!((all.requests, all.known, all.unknown), (2, 2.0, 30.0));
     }
 

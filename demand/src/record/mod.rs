@@ -74,7 +74,9 @@ impl RecordTarget {
     fn of(&self, pools: &[PoolId]) -> Result<PoolId, String> {
         let fits = |id: &&PoolId| match &self.pool {
             None => true,
-            Some((namespace, name)) => *id.name == **name && namespace.as_ref().is_none_or(|namespace| *id.namespace == **namespace),
+            Some((namespace, name)) => {
+                *id.name == **name && namespace.as_ref().is_none_or(|namespace| *id.namespace == **namespace)
+            }
         };
         let found: Vec<&PoolId> = pools.iter().filter(fits).collect();
         let wanted = self.pool.as_ref().map_or("the pool".to_owned(), |(namespace, name)| match namespace {

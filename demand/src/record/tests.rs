@@ -60,7 +60,10 @@ fn a_file_that_cannot_be_written_is_told_and_tried_again() {
     let mut page = String::new();
     encode(&mut page, &registry).unwrap();
     for line in ["weir_record_failures_total{", "weir_record_active{", "weir_record_seconds_total{"] {
-        assert!(page.lines().any(|known| known.starts_with(line) && known.ends_with(" 1") || known.ends_with(" 1.0")), "{line}: {page}");
+        assert!(
+            page.lines().any(|known| known.starts_with(line) && known.ends_with(" 1") || known.ends_with(" 1.0")),
+            "{line}: {page}"
+        );
     }
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::remove_dir_all(&folder).unwrap();

@@ -36,9 +36,9 @@ mod nets;
 mod rate;
 mod recurring;
 mod start;
-mod traffic;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 pub use cost::Costs;
 pub use daily::Day;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use super::Seen;
 use super::constants::{MIX_LONGEST, OUTPUT_ANSWERS};
 use super::flow::{Counters, Flow};
 use super::history::History;
 use super::input::Second;
 use super::level::Cause;
 use super::mix::Mix;
-use super::Seen;
 
 /// Answers whose mean length is taken at least; with fewer in the last minute, those of up to five.
 const ANSWERS: f64 = 5.0 * OUTPUT_ANSWERS;
@@ -120,7 +120,10 @@ mod tests {
         let mut traffic = Traffic::default();
         assert_eq!(traffic.turn(&second(10, 0.0, 0.0, None)), Err(Cause::FirstMeasurement));
         let arrived = traffic.turn(&second(11, 5.0, 3.0, None)).unwrap();
-        assert_eq!((arrived.requests, arrived.counted, arrived.prompt_tokens, arrived.output_tokens), (8.0, false, Some(100.0), None));
+        assert_eq!(
+            (arrived.requests, arrived.counted, arrived.prompt_tokens, arrived.output_tokens),
+            (8.0, false, Some(100.0), None)
+        );
         let arrived = traffic.turn(&second(12, 13.0, 0.0, None)).unwrap();
         assert_eq!((arrived.requests, arrived.output_tokens, arrived.seconds), (5.0, Some(50.0), 1.0));
         assert_eq!((arrived.ready, arrived.readable), (1, 1));

@@ -124,8 +124,12 @@ fn shape_of(name: &str) -> anyhow::Result<Shape> {
 
 /// How `inference_pool_required_replicas` is computed: with what a run with a step teaches, unless it is to begin cold.
 fn required_options(arguments: &WhatIfArguments, size: &ModelSize, start: f64) -> anyhow::Result<RequiredOptions> {
-    let options =
-        Options { daily: arguments.daily, recurring: arguments.recurring, spares: arguments.spares, utilisation: arguments.utilisation };
+    let options = Options {
+        daily: arguments.daily,
+        recurring: arguments.recurring,
+        spares: arguments.spares,
+        utilisation: arguments.utilisation,
+    };
     let mut learned: Option<Learned> = match &arguments.learned {
         _ if arguments.cold => None,
         Some(path) => Some(kept(path)?),
@@ -263,7 +267,10 @@ mod tests {
         let written: serde_json::Value = serde_json::from_str(&text).unwrap();
         let policies = written["policies"].as_array().unwrap();
         let required = policies.iter().find(|policy| policy["name"] == "required_replicas").unwrap();
-        assert_eq!((&required["steps"][0][0], &required["steps"][0][1], &required["steps"][1][1]), (&0.into(), &1.into(), &2.into()));
+        assert_eq!(
+            (&required["steps"][0][0], &required["steps"][0][1], &required["steps"][1][1]),
+            (&0.into(), &1.into(), &2.into())
+        );
         assert!(required["steps"][1][0].as_u64().unwrap() < 30 && required["inSlo"].as_f64().unwrap() > 0.5, "{required}");
         assert!(broken.contains("expected one value of the ConfigMap weir-learned"), "{broken}");
     }
