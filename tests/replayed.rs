@@ -104,6 +104,7 @@ fn compare(name: &str, phases: &[Phase], window: Option<u32>) -> (Steps, Steps) 
     assert!(text.contains("requests as the pickers count them when they come"), "{text}");
     let recorded = text.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_digit())).count();
     let sent = load.sent().len();
+    eprintln!("{recorded} requests recorded, {sent} sent");
     assert!(recorded.abs_diff(sent) * 20 <= sent, "{recorded} recorded, {sent} sent");
     drop(load);
 
