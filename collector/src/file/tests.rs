@@ -167,7 +167,7 @@ fn what_is_wrong_is_said_with_line_column_field_and_way_out() {
             pool("  endpoits: [127.0.0.1:8000]\n  zzz: 1\n  caFile: x\n  endpoints: []"),
             vec![
                 "4:3: pools[0].endpoits: unknown field: did you mean `endpoints`?".into(),
-                "5:3: pools[0].zzz: unknown field: there are name, namespace, engine, endpoints, pickers, metrics".into(),
+                "5:3: pools[0].zzz: unknown field: there are name, namespace, engine, endpoints, pickers, metrics, required".into(),
                 "6:3: pools[0].caFile: does not belong here, but to a pool's `metrics`".into(),
             ],
         ),
