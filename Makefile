@@ -46,8 +46,9 @@ hey: ## 45,000 chat requests through Envoy, beside round robin (ten minutes)
 scaling: ## The tables of docs/scaling.md: policies, loads, start times (minutes)
 	cargo run --release --locked -p weir-what-if --example table
 
-long: ## One picker under load for half an hour: its memory; holds of 90 s and of five minutes; 10,000 held requests; a minute without the API server
+long: ## Up, down and a burst of the real HPA beside its replay; one picker under load for half an hour: its memory; holds of 90 s and of five minutes; 10,000 held requests; a minute without the API server
 	cargo test --locked -p weir -p weir-tests --test epp -- --ignored
+	cargo test --locked -p weir -p weir-tests --test replayed -- --ignored --nocapture
 	WEIR_TESTS_OUTAGE=60 cargo test --locked -p weir -p weir-tests --test scaler
 	cargo build --profile dist --locked -p weir -p weir-tests
 	target/dist/picker-load long --endpoints 100 --prompt 32

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 use weir_tests::cluster::{Cluster, skipped};
 use weir_tests::workload::{MODEL_PORT, Users, model_servers, picker_of_a_page, picker_service};
-use weir_tests::{installed, repository};
+use weir_tests::{Folder, installed, repository, run};
 
 /// One example at work: a Deployment, its pool, the autoscaler, users.
 struct Scene {
@@ -170,6 +170,38 @@ fn required_replicas() {
     eprintln!("learned: {learned}");
     scene.load_ends();
     scene.wait_for_replicas("back", |replicas| replicas == 1);
+}
+
+/// docs/required-replicas.md, "Moving from a queue HPA", from its third step on.
+#[test]
+fn from_a_queue_and_back() {
+    if skipped("moving from a queue") {
+        return;
+    }
+    let scene = Scene::new("queue.yaml", "vllm-llama3", "small", identity, (50, 100));
+    let (cluster, namespace) = (scene.cluster, scene.namespace.as_str());
+    let example = |file: &str| repository().join("hpa-examples").join(file).display().to_string();
+
+    // As the API server has it, with what it and the controller added.
+    let folder = Folder::new("moving");
+    let mine = folder.write("mine.yaml", &cluster.kubectl(&["get", "hpa", scene.name, "-n", namespace, "-o", "yaml"]).unwrap());
+    let required = example("required-replicas.yaml");
+    let load = ["simulate", "--shape", "to-zero", "--scale", "0.2", "--servers", "70b", "--cold"];
+    let compared = run(&[&load[..], &["--hpa", &mine.display().to_string(), "--compare", &required]].concat());
+    let text = String::from_utf8_lossy(&compared.stdout);
+    assert!(compared.status.success() && text.contains("mine") && text.contains("Take "), "{compared:?}");
+
+    for (file, metric) in
+        [("required-replicas.yaml", "inference_pool_required_replicas"), ("queue.yaml", "inference_pool_total_queue_size")]
+    {
+        cluster.kubectl(&["apply", "-n", namespace, "-f", &example(file)]).unwrap();
+        scene.wait(metric, |autoscaler| {
+            let metrics = autoscaler.pointer("/spec/metrics").and_then(Value::as_array).ok_or("no metrics")?;
+            assert_eq!(metrics.len(), 1, "{metrics:?}");
+            let read = autoscaler.pointer("/status/currentMetrics/0/external/metric/name").and_then(Value::as_str);
+            if read == Some(metric) { condition(autoscaler, "ScalingActive") } else { Err(format!("{read:?}")) }
+        });
+    }
 }
 
 #[test]

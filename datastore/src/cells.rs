@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::demand::RequiredReplicas;
 use crate::latency::{EndpointLatencies, PickerLatencies, TokenRates};
 use crate::load::{EndpointStatus, PickerStatus};
+use crate::options::RequiredOptions;
 use crate::pool::{EndpointSpec, MetricsSource, PoolId};
 use crate::start::{SeenStart, StartMemory, StartingPod};
 
@@ -25,6 +26,7 @@ pub(crate) struct Pool {
     /// Pods that are not ready.
     pub(crate) unready: Arc<[StartingPod]>,
     pub(crate) hold: bool,
+    pub(crate) options: RequiredOptions,
     pub(crate) memory: Arc<PoolMemory>,
 }
 

@@ -20,6 +20,7 @@ pub mod engine;
 pub mod latency;
 mod load;
 mod measurement;
+mod options;
 pub mod page;
 pub mod picker;
 pub mod pool;
@@ -37,6 +38,7 @@ pub use load::{
     UnitLoad, Unused,
 };
 pub use measurement::{Measured, Measurement, Unknown};
+pub use options::RequiredOptions;
 pub use pool::{EndpointAddress, EndpointSpec, EndpointState, MetricsSource, PoolId, PoolSpec, Scheme};
 pub use saturation::{Saturation, Thresholds};
 pub use selector::Selector;

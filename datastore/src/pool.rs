@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::engine::{CustomFamily, Engine};
+use crate::options::RequiredOptions;
 use crate::start::StartingPod;
 
 /// Namespace and name of a pool.
@@ -156,6 +157,8 @@ pub struct EndpointSpec {
     pub labels: Arc<BTreeMap<String, String>>,
     /// Whether it takes requests.
     pub state: EndpointState,
+    /// Image and devices of the container that serves, as far as the source of discovery knows; empty where it does not.
+    pub serves_with: Arc<str>,
 }
 
 impl EndpointSpec {
@@ -174,6 +177,7 @@ impl EndpointSpec {
             rank: 0,
             labels: Arc::default(),
             state: EndpointState::Ready,
+            serves_with: "".into(),
             address,
         }
     }
@@ -196,6 +200,8 @@ pub struct PoolSpec {
     pub starts: Vec<StartingPod>,
     /// Whether requests are to wait for its first endpoint whatever is known of one.
     pub hold: bool,
+    /// How its required replicas are computed.
+    pub required: RequiredOptions,
 }
 
 impl PoolSpec {
@@ -209,6 +215,7 @@ impl PoolSpec {
             pending: 0,
             starts: Vec::new(),
             hold: false,
+            required: RequiredOptions::default(),
         }
     }
 }

@@ -3,6 +3,9 @@
 //! Times of one pod come from three clocks (API server, scheduler, node) that need not agree, and to the second. So each phase is
 //! taken by itself, one that cannot be true is left out, and where this process saw the pod come into being, the whole is measured
 //! by its own clock.
+//!
+//! What is expected is of this process alone, and needs nothing else: a picker computes no level. The level's own mean is fed by the same
+//! starts (`weir_hpa::required`), and kept over restarts.
 
 use std::array;
 use std::collections::HashMap;

@@ -265,9 +265,9 @@ fn renewed(before: Option<&Pool>, mut spec: PoolSpec, now: Instant, change: &mut
         change.removed.push(key);
     }
     let pickers = renewed_pickers(before, &spec, &memory, change);
-    let PoolSpec { id, metrics, pending, hold, .. } = spec;
+    let PoolSpec { id, metrics, pending, hold, required: options, .. } = spec;
     let unready = starts.into_iter().filter(|pod| pod.start.unready_since.is_some()).collect();
-    Pool { id, metrics, endpoints, pickers, pending, unready, hold, memory }
+    Pool { id, metrics, endpoints, pickers, pending, unready, hold, options, memory }
 }
 
 fn renewed_pickers(

@@ -9,7 +9,7 @@ use kube::client::Body;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
-use weir_hpa::required::Options;
+use weir_datastore::RequiredOptions;
 use weir_k8s::Leader;
 
 use crate::tests::{Rig, SECOND};
@@ -43,7 +43,7 @@ fn server(readable: bool) -> (Client, Arc<Mutex<Vec<Method>>>) {
 /// A ledger that has learned something, kept for two minutes by that server: what is counted.
 async fn kept(readable: bool, leader: Leader) -> (Rig, Ledger, String, Vec<Method>) {
     let mut registry = Registry::default();
-    let ledger = Ledger::new(Options::default(), DemandMetrics::register(&mut registry));
+    let ledger = Ledger::new(RequiredOptions::default(), DemandMetrics::register(&mut registry));
     let rig = Rig::full(&ledger);
     let (client, asked) = server(readable);
     let settings = ConfigMapSettings { namespace: "weir-system".into(), name: "weir-learned".into() };

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use weir_datastore::{Datastore, PoolId, RequiredWriter};
+use weir_datastore::{Datastore, PoolId, RequiredOptions, RequiredWriter};
 use weir_hpa::required::{Learned, Level, Options};
 
 use crate::documents::{Document, LeftOut, MOST_BYTES, Texts, key, renewed};
 use crate::metrics::DemandMetrics;
-use crate::pool::PoolDemand;
+use crate::pool::{PoolDemand, chosen};
 
 /// Between two turns.
 const TURN: Duration = Duration::from_secs(1);
@@ -26,7 +26,8 @@ pub struct Ledger {
 
 #[derive(Debug, Default)]
 struct Inner {
-    options: Options,
+    /// What counts for all pools that say nothing else.
+    options: RequiredOptions,
     pools: BTreeMap<PoolId, PoolDemand>,
     documents: BTreeMap<String, Document>,
     /// Where documents are kept, in words; none: nowhere.
@@ -42,7 +43,7 @@ pub(crate) struct Shown {
     pub(crate) reserve: Option<String>,
     /// How long ago it was computed.
     pub(crate) age: Duration,
-    pub(crate) utilisation: f64,
+    pub(crate) options: Options,
     pub(crate) servers: Option<String>,
     pub(crate) learned: Learned,
     /// Where that is kept, and under which key.
@@ -53,8 +54,8 @@ pub(crate) struct Shown {
 }
 
 impl Ledger {
-    /// A ledger of no pools.
-    pub fn new(options: Options, metrics: DemandMetrics) -> Self {
+    /// A ledger of no pools. `options` are those of pools that say nothing else.
+    pub fn new(options: RequiredOptions, metrics: DemandMetrics) -> Self {
         Self { inner: Arc::new(Mutex::new(Inner { options, ..Inner::default() })), metrics }
     }
 
@@ -80,9 +81,10 @@ impl Ledger {
         pools.retain(|id, _| snapshots.binary_search_by(|snapshot| snapshot.id.cmp(id)).is_ok());
         for snapshot in &snapshots {
             let kept = || key(&snapshot.id).and_then(|key| documents.get(&key)?.learned.as_ref().ok());
-            let pool = pools.entry(snapshot.id.clone()).or_insert_with(|| PoolDemand::new(*options, kept()));
+            let pool =
+                pools.entry(snapshot.id.clone()).or_insert_with(|| PoolDemand::new(chosen(snapshot.options.or(*options)), kept()));
             let before = pool.servers().map(str::to_owned);
-            pool.turn(snapshot, unix, kept());
+            pool.turn(snapshot, unix, kept(), *options);
             let (level, age) = match (&pool.level, pool.reserve()) {
                 (Some(Level::Known(_)), Some(reserve)) => (Err(Arc::from(reserve)), Duration::ZERO),
                 (Some(Level::Known(known)), None) => (Ok(known.replicas), unix.saturating_sub(known.at)),
@@ -195,7 +197,7 @@ impl Ledger {
             level,
             reserve: pool.reserve(),
             age: unix.unwrap_or(pool.at).saturating_sub(at),
-            utilisation: inner.options.utilisation,
+            options: pool.options(),
             servers: pool.servers().map(str::to_owned),
             learned: pool.learned(),
             kept: inner.place.clone().map(|place| (place, key)),

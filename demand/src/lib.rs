@@ -9,6 +9,7 @@
 //! 4. [`Ledger::run`]: a turn of every pool each second.
 //! 5. [`ConfigMapKeeper`], [`FileKeeper`]: where documents are kept; [`DemandMetrics`] says how that goes.
 //! 6. [`router`]: `/api/v1/pools/{namespace}/{name}/demand`, the number with its arithmetic and evidence.
+//! 7. [`Recorder`]: what arrives, as a trace to be replayed.
 
 mod config_map;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod ledger;
 mod metrics;
 pub mod observe;
 mod pool;
+mod record;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -28,4 +30,5 @@ pub use config_map::{ConfigMapKeeper, ConfigMapSettings};
 pub use file::{FileError, FileKeeper};
 pub use ledger::Ledger;
 pub use metrics::DemandMetrics;
+pub use record::{RecordMetrics, RecordTarget, Recorder};
 pub use show::router;

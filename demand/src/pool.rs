@@ -2,15 +2,26 @@
 
 use std::time::Duration;
 
-use weir_datastore::PoolSnapshot;
+use weir_datastore::{PoolSnapshot, RequiredOptions};
 use weir_hpa::required::{Learned, Level, Options, RequiredReplicas};
 
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::{fingerprint, is_of};
 use crate::observe::{Memory, observe};
 
 /// For how long arrivals are watched before they make a number: the first seconds of a process say little, and two replicas are to answer
 /// alike. A pool without ready endpoints need not wait, or a restart of weir would delay its waking.
 const WATCHED: Duration = Duration::from_secs(20);
+
+/// The options of the level.
+pub(crate) fn chosen(options: RequiredOptions) -> Options {
+    let default = Options::default();
+    Options {
+        daily: options.daily.unwrap_or(default.daily),
+        recurring: options.recurring.unwrap_or(default.recurring),
+        spares: options.spares.unwrap_or(default.spares),
+        utilisation: options.utilisation.map_or(default.utilisation, |hundredths| f64::from(hundredths) / 100.0),
+    }
+}
 
 /// A pool's level, from one second to the next.
 #[derive(Debug)]
@@ -54,8 +65,13 @@ impl PoolDemand {
         pool
     }
 
-    /// One turn.
-    pub(crate) fn turn(&mut self, snapshot: &PoolSnapshot, now: Duration, kept: Option<&Learned>) {
+    /// One turn; `all`: what counts for all pools.
+    pub(crate) fn turn(&mut self, snapshot: &PoolSnapshot, now: Duration, kept: Option<&Learned>, all: RequiredOptions) {
+        let options = chosen(snapshot.options.or(all));
+        if self.options != options {
+            self.options = options;
+            self.required.set_options(options);
+        }
         if let Some(found) = fingerprint(snapshot, &self.fingerprint) {
             self.servers_are(found, kept);
         }
@@ -69,6 +85,11 @@ impl PoolDemand {
     fn servers_are(&mut self, found: String, kept: Option<&Learned>) {
         self.seen = true;
         if self.fingerprint == found {
+            return;
+        }
+        if is_of(&self.fingerprint, &found) {
+            self.required.set_fingerprint(found.clone());
+            self.fingerprint = found;
             return;
         }
         self.required = RequiredReplicas::new(found.clone(), self.options);
@@ -87,18 +108,27 @@ impl PoolDemand {
 
     /// What another replica or an earlier process learned.
     pub(crate) fn take_over(&mut self, kept: &Learned) {
+        let mut kept = std::borrow::Cow::Borrowed(kept);
+        if self.seen && is_of(&kept.fingerprint, &self.fingerprint) {
+            // Of whatever image.
+            kept.to_mut().fingerprint.clone_from(&self.fingerprint);
+        }
         if !self.seen && self.fingerprint != kept.fingerprint {
             // At zero nobody says what the servers will be: what they were.
             self.required = RequiredReplicas::new(kept.fingerprint.clone(), self.options);
             self.fingerprint.clone_from(&kept.fingerprint);
         }
-        self.problem = self.required.restore(kept).err().map(|error| error.to_string());
+        self.problem = self.required.restore(&kept).err().map(|error| error.to_string());
     }
 
     /// Somebody deleted what was learned.
     pub(crate) fn forget(&mut self) {
         self.problem = None;
         self.required.reset();
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        self.required.options()
     }
 
     pub(crate) fn learned(&self) -> Learned {

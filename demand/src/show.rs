@@ -8,7 +8,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::json;
 use weir_datastore::PoolId;
-use weir_hpa::required::{Basis, Known, Learned, Level};
+use weir_hpa::required::{Basis, Known, Learned, Level, Options};
 
 use crate::ledger::{Ledger, Shown};
 use crate::metrics::basis;
@@ -49,6 +49,7 @@ struct DemandView {
     basis: Option<BasisView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     arithmetic: Option<Arithmetic>,
+    options: OptionsView,
     /// What the servers are, by their pages: what is learned is true of these.
     #[serde(skip_serializing_if = "Option::is_none")]
     servers: Option<String>,
@@ -62,6 +63,23 @@ struct DemandView {
 struct BasisView {
     kind: &'static str,
     meaning: &'static str,
+}
+
+/// What the pool chose, or all pools have.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OptionsView {
+    daily: bool,
+    recurring: bool,
+    spares: u32,
+    utilisation: f64,
+}
+
+impl OptionsView {
+    fn of(options: Options) -> Self {
+        let Options { utilisation, daily, recurring, spares } = options;
+        Self { daily, recurring, spares, utilisation }
+    }
 }
 
 /// The numbers of one turn.
@@ -119,7 +137,7 @@ fn meaning(basis: Basis) -> &'static str {
 
 impl DemandView {
     fn of(id: &PoolId, shown: Shown) -> Self {
-        let Shown { level, reserve, age, utilisation, servers, learned, kept, document, problem } = shown;
+        let Shown { level, reserve, age, options, servers, learned, kept, document, problem } = shown;
         let arithmetic = |known: &Known| Arithmetic {
             age_seconds: age.as_secs_f64(),
             requests_per_second: known.rate.expected,
@@ -128,7 +146,7 @@ impl DemandView {
             prompt_tokens: known.prompt_tokens,
             output_tokens: known.output_tokens,
             request_seconds: known.costs.map(|costs| costs.work(known.prompt_tokens.unwrap_or_default(), known.output_tokens)),
-            utilisation,
+            utilisation: options.utilisation,
             base: known.base,
             drain: known.drain,
             daily: known.daily,
@@ -156,6 +174,7 @@ impl DemandView {
             explanation: known.map(Known::to_string),
             basis: known.map(|known| BasisView { kind: basis(known.basis), meaning: meaning(known.basis) }),
             arithmetic: known.map(arithmetic),
+            options: OptionsView::of(options),
             servers,
             learned,
             kept: Kept { place, key, document, problem },

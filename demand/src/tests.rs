@@ -14,9 +14,10 @@ use tower::ServiceExt;
 use weir_datastore::engine::Engine;
 use weir_datastore::{
     Combined, Counters, Datastore, EndpointLoad, EndpointSpec, EndpointState, EndpointWriter, PickerLoad, PickerWriter, PodStart,
-    PoolId, PoolSpec, RequiredWriter, Selector, StartTimes, StartingPod, TopologyWriter, UnitLoad, Unused, datastore,
+    PoolId, PoolSpec, RequiredOptions, RequiredWriter, Selector, StartTimes, StartingPod, TopologyWriter, UnitLoad, Unused,
+    datastore,
 };
-use weir_hpa::required::{LEARNED_VERSION, Learned, Options, Pickers};
+use weir_hpa::required::{LEARNED_VERSION, Learned, Pickers};
 
 use crate::documents::Texts;
 use crate::fingerprint::fingerprint;
@@ -35,6 +36,8 @@ pub(crate) struct Rig {
     picker: Option<PickerWriter>,
     pods: Vec<(u8, u16, EndpointState)>,
     starts: Vec<StartingPod>,
+    options: RequiredOptions,
+    image: &'static str,
     origin: Instant,
     pub(crate) elapsed: Duration,
 }
@@ -51,6 +54,8 @@ impl Rig {
             picker: None,
             pods: Vec::new(),
             starts: Vec::new(),
+            options: RequiredOptions::default(),
+            image: "",
             origin: Instant::now() + Duration::from_secs(100),
             elapsed: Duration::ZERO,
         };
@@ -85,12 +90,14 @@ impl Rig {
             pod_uid: format!("uid-{pod}").into(),
             rank: *rank,
             state: *state,
+            serves_with: self.image.into(),
             ..EndpointSpec::standalone(format!("10.0.0.{pod}:{}", 8000 + rank).parse().unwrap())
         });
         let spec = PoolSpec {
             endpoints: endpoints.collect(),
             pickers: with_picker.then(|| vec![Arc::from("picker")]),
             starts: self.starts.clone(),
+            required: self.options,
             ..PoolSpec::empty(Self::id())
         };
         let now = self.now();
@@ -174,7 +181,7 @@ impl Rig {
 }
 
 fn ledger() -> Ledger {
-    Ledger::new(Options::default(), DemandMetrics::register(&mut Registry::default()))
+    Ledger::new(RequiredOptions::default(), DemandMetrics::register(&mut Registry::default()))
 }
 
 /// Costs by which a request of 100 + 200 tokens takes `seconds` of a replica.
@@ -318,6 +325,26 @@ fn unknown_before_the_second_measurement_and_when_nobody_can_be_read() {
 }
 
 #[test]
+fn a_pool_chooses_how_it_is_computed() {
+    let mut rig = Rig::new(false);
+    let all = RequiredOptions { spares: Some(1), ..RequiredOptions::default() };
+    let ledger = Ledger::new(all, DemandMetrics::register(&mut Registry::default()));
+    ledger.read(&kept(&learned(0.1)));
+    rig.pods = vec![(1, 0, EndpointState::Ready)];
+    rig.discover(false);
+    let mut served = 0.0;
+    // A second's requests take a second of a replica: at 0.85 that is 1.2 replicas.
+    rig.serve(&[&ledger], 130, 10.0, 0.0, &mut served);
+    assert_eq!(rig.level(), Ok(3.0), "one of them to spare");
+    rig.options = RequiredOptions { spares: Some(0), utilisation: Some(40), ..RequiredOptions::default() };
+    rig.discover(false);
+    rig.serve(&[&ledger], 2, 10.0, 0.0, &mut served);
+    assert_eq!(rig.level(), Ok(3.0), "2.5 replicas, none to spare, and what was learned is still known");
+    let options = ledger.show(&Rig::id(), None).unwrap().options;
+    assert_eq!((options.spares, options.utilisation, options.daily), (0, 0.4, false));
+}
+
+#[test]
 fn a_full_server_teaches_and_a_second_replica_takes_it_over() {
     let mut rig = Rig::new(false);
     let (leader, follower) = (ledger(), ledger());
@@ -407,7 +434,35 @@ fn servers_are_others_once_the_last_of_them_is_replaced() {
     assert_eq!(of(&rig, "vllm:llama").as_deref(), Some("vllm:llama"));
     rig.model("10.0.0.3:8000", &"q".repeat(500));
     assert_eq!(of(&rig, "vllm:llama").as_deref(), Some("vllm:qwen"), "most of them");
-    assert_eq!(of(&rig, &format!("vllm:{}", "q".repeat(115))).map(|name| name.len()), Some(120), "bounded");
+    assert_eq!(of(&rig, &format!("vllm:{}", "q".repeat(95))).map(|name| name.len()), Some(100), "bounded");
+}
+
+#[test]
+fn a_new_image_is_learned_anew() {
+    let mut rig = Rig::new(false);
+    let ledger = ledger();
+    // It says nothing of images, so it is true of any.
+    ledger.read(&kept(&learned(0.5)));
+    rig.turn(&ledger);
+    rig.pods = vec![(1, 0, EndpointState::Ready)];
+    rig.image = "vllm:1,nvidia.com/gpu=1";
+    rig.discover(false);
+    let mut served = 0.0;
+    rig.serve(&[&ledger], 25, 4.0, 0.0, &mut served);
+    assert_eq!(rig.level(), Ok(3.0));
+    let of_the_first = ledger.to_write().expect("the image is known now");
+    assert!(of_the_first["default.p"].contains("\"fingerprint\":\"vllm:llama @"), "{of_the_first:?}");
+    ledger.wrote(&of_the_first);
+    rig.image = "vllm:2,nvidia.com/gpu=1";
+    rig.discover(false);
+    rig.serve(&[&ledger], 25, 4.0, 0.0, &mut served);
+    let shown = ledger.show(&Rig::id(), None).unwrap();
+    assert_eq!((rig.level(), shown.learned.samples), (Ok(1.0), 0));
+    assert!(shown.problem.unwrap().contains("it is learned anew"));
+    rig.image = "vllm:1,nvidia.com/gpu=1";
+    rig.discover(false);
+    rig.serve(&[&ledger], 25, 4.0, 0.0, &mut served);
+    assert_eq!(ledger.show(&Rig::id(), None).unwrap().learned.samples, 7);
 }
 
 #[tokio::test(start_paused = true)]

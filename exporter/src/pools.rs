@@ -26,13 +26,13 @@ impl PoolSeries {
 
 impl Collector for PoolSeries {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let pools = self.datastore.snapshots(Instant::now());
-        let of_models: Vec<_> = pools.iter().flat_map(each_model).collect();
+        let mut pools = self.datastore.snapshots(Instant::now());
+        let models: Vec<Vec<Arc<str>>> = pools.iter().map(PoolSnapshot::models).collect();
         for family in catalog::FAMILIES {
-            let series = pools.iter().filter_map(|pool| Some((pool_labels(pool), (family.measure)(pool).ok()?.value)));
             if family.is_by_model() {
-                by_model(&mut encoder, family, series, &of_models)?;
+                write(&mut encoder, family.name, family.help, by_model(family, &mut pools, &models).into_iter())?;
             } else {
+                let series = pools.iter().filter_map(|pool| Some((pool_labels(pool), (family.measure)(pool).ok()?.value)));
                 write(&mut encoder, family.name, family.help, series)?;
             }
         }
@@ -63,24 +63,23 @@ impl Collector for PoolSeries {
     }
 }
 
-/// The pool once for each model that its latencies are known of.
-fn each_model(pool: &PoolSnapshot) -> impl Iterator<Item = (Arc<str>, PoolSnapshot)> {
-    pool.models().into_iter().map(|model| (model.clone(), pool.clone().for_model(&model)))
-}
+/// Labels of a series.
+type Labels = Vec<(&'static str, String)>;
 
-/// A value of each pool over all models, without the label `model`, and one of each model.
-fn by_model(
-    encoder: &mut DescriptorEncoder<'_>,
-    family: &catalog::Family,
-    over_all: impl Iterator<Item = ([(&'static str, String); 2], f64)>,
-    of_models: &[(Arc<str>, PoolSnapshot)],
-) -> Result<(), fmt::Error> {
-    let over_all = over_all.map(|(labels, value)| (labels.to_vec(), value));
-    let of_models = of_models.iter().filter_map(|(model, pool)| {
-        let labels = pool_labels(pool).into_iter().chain([("model", model.to_string())]).collect();
-        Some((labels, (family.measure)(pool).ok()?.value))
-    });
-    write(encoder, family.name, family.help, over_all.chain(of_models))
+/// A value of each pool over all models, without the label `model`, and one of each of its `models`. One snapshot serves all of them.
+fn by_model(family: &catalog::Family, pools: &mut [PoolSnapshot], models: &[Vec<Arc<str>>]) -> Vec<(Labels, f64)> {
+    let mut series = Vec::new();
+    for (pool, models) in pools.iter_mut().zip(models) {
+        for model in std::iter::once(None).chain(models.iter().map(Some)) {
+            pool.set_model(model.cloned());
+            if let Ok(measured) = (family.measure)(pool) {
+                let labels = pool_labels(pool).into_iter().chain(model.map(|model| ("model", model.to_string())));
+                series.push((labels.collect(), measured.value));
+            }
+        }
+        pool.set_model(None);
+    }
+    series
 }
 
 /// A histogram for each phase of starts that was seen.

@@ -1,5 +1,7 @@
 //! The few fields of a pod that count here.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Deserialize;
 
@@ -46,7 +48,25 @@ struct Spec {
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Container {
     #[serde(default, deserialize_with = "or_default")]
+    image: String,
+    #[serde(default, deserialize_with = "or_default")]
+    resources: Resources,
+    #[serde(default, deserialize_with = "or_default")]
     ports: Vec<ContainerPort>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Resources {
+    /// Quantities, as numbers or text.
+    #[serde(default, deserialize_with = "or_default")]
+    limits: BTreeMap<String, serde_json::Value>,
+}
+
+impl Resources {
+    /// Those that a node has of its own, as `nvidia.com/gpu`.
+    fn devices(&self) -> impl Iterator<Item = (&String, &serde_json::Value)> {
+        self.limits.iter().filter(|(name, _)| name.contains('/'))
+    }
 }
 
 /// A port that a container names.
@@ -119,6 +139,17 @@ pub struct PodCondition {
 }
 
 impl Pod {
+    /// The image of the container that serves, and its devices (`nvidia.com/gpu=4`), with commas between: of the first container with
+    /// devices, else of the first. Empty where there is none.
+    pub fn serves_with(&self) -> String {
+        let containers = &self.spec.containers;
+        let with_devices = containers.iter().find(|container| container.resources.devices().next().is_some());
+        let Some(container) = with_devices.or(containers.first()) else { return String::new() };
+        let quantity = |amount: &serde_json::Value| amount.as_str().map_or_else(|| amount.to_string(), str::to_owned);
+        let devices = container.resources.devices().map(|(name, amount)| format!("{name}={}", quantity(amount)));
+        std::iter::once(container.image.clone()).chain(devices).collect::<Vec<_>>().join(",")
+    }
+
     /// `status.phase`; empty where nobody has said.
     pub fn phase(&self) -> &str {
         &self.status.phase
@@ -214,6 +245,21 @@ mod tests {
         assert_eq!(ports, [("http-metrics", 9091)]);
         assert_eq!(pod.metadata.annotations.unwrap().into_keys().collect::<Vec<_>>(), ["k"]);
         assert!(pod.metadata.managed_fields.is_none());
+    }
+
+    #[test]
+    fn the_container_with_devices_is_the_one_that_serves() {
+        let of = |containers: &str| {
+            let pod: Pod =
+                serde_json::from_str(&format!(r#"{{"metadata":{{"name":"a"}},"spec":{{"containers":[{containers}]}}}}"#)).unwrap();
+            pod.serves_with()
+        };
+        let sidecar = r#"{"name":"s","image":"proxy:1","resources":{"limits":{"cpu":"1","memory":"1Gi"}}}"#;
+        let server = r#"{"name":"v","image":"vllm:2","resources":{"limits":{"cpu":8,"nvidia.com/gpu":"4","rdma/hca":1}}}"#;
+        assert_eq!(of(&format!("{sidecar},{server}")), "vllm:2,nvidia.com/gpu=4,rdma/hca=1");
+        assert_eq!(of(sidecar), "proxy:1");
+        assert_eq!(of(r#"{"name":"v","resources":{"limits":null}}"#), "");
+        assert_eq!(of(""), "");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Helpers for tests that use the built binary from outside, as a user does.
 
+pub mod arrivals;
 pub mod cluster;
 pub mod envoy;
 pub mod installed;
@@ -262,7 +263,7 @@ pub async fn text(mut response: reqwest::Response) -> Result<String, String> {
 }
 
 /// The address in a log line of weir's.
-fn address(line: &str) -> String {
+pub fn address(line: &str) -> String {
     let after = line.split("address=").nth(1).unwrap_or_else(|| panic!("no address in {line}"));
     after.split(' ').next().unwrap_or(after).to_owned()
 }

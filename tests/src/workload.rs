@@ -146,13 +146,13 @@ const MOST_FAILURES: usize = 1000;
 
 /// What users ask for.
 #[derive(Clone, Copy, Debug)]
-struct Wish {
+pub(crate) struct Wish {
     /// Tokens of each prompt, about.
-    prompt: usize,
+    pub(crate) prompt: usize,
     /// Tokens of each answer.
-    answer: u32,
+    pub(crate) answer: u32,
     /// Whether every second user wants the answer as a stream.
-    streams: bool,
+    pub(crate) streams: bool,
 }
 
 impl Users {
@@ -233,7 +233,12 @@ async fn user(index: usize, wish: Wish, shared: Arc<Shared>, client: reqwest::Cl
 }
 
 /// Nobody asks the same twice: what is remembered of a prompt would cost nothing. A failure with the answer's status, if there was one.
-async fn ask(client: &reqwest::Client, server: SocketAddr, who: (usize, usize), wish: Wish) -> Result<(), (Option<u16>, String)> {
+pub(crate) async fn ask(
+    client: &reqwest::Client,
+    server: SocketAddr,
+    who: (usize, usize),
+    wish: Wish,
+) -> Result<(), (Option<u16>, String)> {
     // A token of the simulated servers is about four characters.
     let prompt = format!("{who:?} ").repeat(wish.prompt.div_ceil(2));
     let stream = wish.streams && who.0 % 2 == 1;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use weir_datastore::RequiredOptions;
 use weir_datastore::engine::Engine;
+use weir_demand::RecordTarget;
 use weir_k8s::ClientOptions;
 
 /// Scale LLM inference pools on what their servers report.
@@ -210,6 +212,18 @@ pub(crate) struct DemandArguments {
     /// Leave inference_pool_required_replicas out: nothing is computed for it, learned or kept
     #[arg(long, env = "WEIR_NO_REQUIRED_REPLICAS")]
     pub(crate) no_required_replicas: bool,
+    /// Ask for pods ahead of the hours at which two of the last three days needed them; pools may say otherwise (docs/scaling.md: prices)
+    #[arg(long, env = "WEIR_REQUIRED_DAILY")]
+    pub(crate) required_daily: bool,
+    /// Keep the level of bursts that come again and again; pools may say otherwise
+    #[arg(long, env = "WEIR_REQUIRED_RECURRING")]
+    pub(crate) required_recurring: bool,
+    /// Replicas asked for on top; pools may say otherwise
+    #[arg(long, env = "WEIR_REQUIRED_SPARES", default_value = "0", value_parser = |text: &str| option("spares", text), value_name = "COUNT")]
+    pub(crate) required_spares: RequiredOptions,
+    /// Share of its capacity at which a replica is run, 0.3 to 1; pools may say otherwise
+    #[arg(long, env = "WEIR_REQUIRED_UTILISATION", default_value = "0.85", value_parser = |text: &str| option("utilisation", text), value_name = "SHARE")]
+    pub(crate) required_utilisation: RequiredOptions,
     /// Keep what is learned for required replicas in this file, where there is no cluster to keep it in
     #[arg(long, env = "WEIR_LEARNED", value_name = "FILE", conflicts_with = "no_required_replicas")]
     pub(crate) learned: Option<PathBuf>,
@@ -222,6 +236,23 @@ pub(crate) struct DemandArguments {
     /// What this replica is called in the Lease
     #[arg(long, env = "POD_NAME", default_value = "weir", value_name = "NAME")]
     pub(crate) identity: String,
+}
+
+fn option(name: &str, text: &str) -> Result<RequiredOptions, String> {
+    let mut options = RequiredOptions::default();
+    options.set(name, text).map(|()| options)
+}
+
+impl DemandArguments {
+    /// What counts for all pools that say nothing else.
+    pub(crate) fn options(&self) -> RequiredOptions {
+        let switches = RequiredOptions {
+            daily: Some(self.required_daily),
+            recurring: Some(self.required_recurring),
+            ..RequiredOptions::default()
+        };
+        switches.or(self.required_spares).or(self.required_utilisation)
+    }
 }
 
 /// How pools and the pages of their servers are read.
@@ -274,6 +305,10 @@ pub(crate) struct ExporterListenArguments {
     /// Series per pool that name an endpoint, at most; 0 leaves them out
     #[arg(long, env = "WEIR_ENDPOINT_SERIES", default_value_t = 256, value_name = "COUNT")]
     pub(crate) endpoint_series: usize,
+    /// Write what arrives at a pool to a trace for `weir simulate --trace`: FILE where there is one pool, else [NAMESPACE/]POOL=FILE, once
+    /// for each pool
+    #[arg(long, env = "WEIR_RECORD", value_delimiter = ',', value_name = "[POOL=]FILE")]
+    pub(crate) record: Vec<RecordTarget>,
 }
 
 /// Who may read the exporter's page.

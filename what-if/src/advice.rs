@@ -91,7 +91,7 @@ mod tests {
         let size = ModelSize::large();
         let load = Shape::Step.draw(&size, 0.3, 2);
         let needed = Needed::of(&load, &size);
-        let scenario = Scenario { size: &size, load: &load, start: 120.0, patience: 120.0, seed: 1 };
+        let scenario = Scenario::new(&size, &load, 120.0, 1);
         let of =
             |name: &str, scaler: Scaler| run(&scenario, &Policy { name: name.to_owned(), scaler, expire: None }, &needed).unwrap();
         let hpa = |metric: &str, target: Target| {

@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::model_size::ModelSize;
 
-/// Longest prompt and answer that is drawn, and that a trace may have.
+/// Longest prompt and answer that is drawn.
 pub const LONGEST: u32 = 32_768;
 /// Most requests of one load.
 pub const MOST_REQUESTS: usize = 10_000_000;

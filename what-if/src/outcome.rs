@@ -41,6 +41,8 @@ pub struct Outcome {
     pub ttft: (f64, f64),
     /// The service level in seconds.
     pub slo: f64,
+    /// What was asked for: from which second on how many replicas.
+    pub steps: Vec<(u64, u32)>,
     /// Over time.
     pub series: Vec<Stretch>,
     /// What the metric learned on the way, if the policy uses it.
@@ -103,6 +105,7 @@ pub(crate) struct Recorder<'load> {
     peak: u32,
     flaps: u32,
     replicas: Option<u32>,
+    steps: Vec<(u64, u32)>,
     last_change: Option<(u64, bool)>,
     series: Vec<Stretch>,
     /// Per stretch of arrival.
@@ -126,6 +129,7 @@ impl<'load> Recorder<'load> {
             peak: 0,
             flaps: 0,
             replicas: None,
+            steps: Vec::new(),
             last_change: None,
             series,
             histograms: vec![[0; BUCKETS]; stretches],
@@ -157,6 +161,7 @@ impl<'load> Recorder<'load> {
     pub(crate) fn wished(&mut self, second: u64, replicas: u32, decision: Option<&Decision>) {
         let before = self.replicas.replace(replicas);
         let Some(before) = before.filter(|before| *before != replicas) else { return };
+        self.steps.push((second, replicas));
         let up = replicas > before;
         if self.last_change.is_some_and(|(at, was_up)| was_up != up && second - at <= FLAP_SECONDS) {
             self.flaps += 1;
@@ -167,7 +172,10 @@ impl<'load> Recorder<'load> {
     }
 
     pub(crate) fn second(&mut self, second: u64, present: u32, ready: u32, sample: &PoolSample) {
-        self.replicas.get_or_insert(present);
+        if self.replicas.is_none() {
+            self.replicas = Some(present);
+            self.steps.push((second, present));
+        }
         self.peak = self.peak.max(present);
         self.pods_by_second.push((present, ready));
         let index = (second as usize / STRETCH).min(self.series.len() - 1);
@@ -221,6 +229,7 @@ impl<'load> Recorder<'load> {
             flaps: self.flaps,
             ttft: (quantile(&all, 0.5).unwrap_or_default(), quantile(&all, 0.95).unwrap_or_default()),
             slo,
+            steps: self.steps,
             series: self.series,
             learned,
             short_seconds: short,

@@ -9,8 +9,6 @@ use crate::sample::{FULL_KV, FULL_QUEUE, PodSample};
 
 /// How long a pod that is removed may work on (`terminationGracePeriodSeconds` as weir recommends for streams).
 const GRACE: f64 = 120.0;
-/// Spread (σ of the logarithm) of start times.
-const START_SPREAD: f64 = 0.25;
 
 struct Pod {
     id: u64,
@@ -25,6 +23,7 @@ pub(crate) struct Pods {
     pods: Vec<Pod>,
     rng: StdRng,
     start: f64,
+    spread: f64,
     created: u64,
     /// Seconds of all pods, from creation to their end.
     pub(crate) pod_seconds: f64,
@@ -33,12 +32,13 @@ pub(crate) struct Pods {
 }
 
 impl Pods {
-    /// `ready` pods that are ready; further ones take `start` seconds in the mean.
-    pub(crate) fn new(ready: u32, start: f64, seed: u64) -> Self {
+    /// `ready` pods that are ready; further ones take `start` seconds in the mean, log-normal with `spread`.
+    pub(crate) fn new(ready: u32, start: f64, spread: f64, seed: u64) -> Self {
         let mut pods = Self {
             pods: Vec::new(),
             rng: StdRng::seed_from_u64(seed ^ 0x9E37_79B9_7F4A_7C15),
             start,
+            spread,
             created: 0,
             pod_seconds: 0.0,
             counted_until: 0.0,
@@ -57,8 +57,8 @@ impl Pods {
     }
 
     fn draw_start(&mut self) -> f64 {
-        let location = self.start.max(0.001).ln() - START_SPREAD * START_SPREAD / 2.0;
-        (location + START_SPREAD * standard_normal(&mut self.rng)).exp()
+        let location = self.start.max(0.001).ln() - self.spread * self.spread / 2.0;
+        (location + self.spread * standard_normal(&mut self.rng)).exp()
     }
 
     /// Pods that are not being removed.

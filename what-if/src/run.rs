@@ -17,6 +17,12 @@ const TICKS: u32 = 10;
 /// Utilisation for which pods are there at the start, and which one who knows the load aims at.
 const AT_START: f64 = 0.85;
 const BY_PLAN: f64 = 0.9;
+/// Spread (σ of the logarithm) of start times.
+const START_SPREAD: f64 = 0.25;
+/// Seconds after which a client without a first token leaves.
+const PATIENCE: f64 = 120.0;
+/// The controller's own default.
+const SYNC_SECONDS: u64 = 15;
 /// Over how many seconds what is needed is averaged.
 const NEEDED_WINDOW: usize = 60;
 
@@ -29,10 +35,23 @@ pub struct Scenario<'load> {
     pub load: &'load Load,
     /// Mean seconds from asking for a pod to its being ready.
     pub start: f64,
+    /// Spread (σ of the logarithm) of these times; 0: they are all alike.
+    pub start_spread: f64,
+    /// Seconds between two decisions of a HorizontalPodAutoscaler (`--horizontal-pod-autoscaler-sync-period`).
+    pub sync: u64,
+    /// Replicas of an HPA at the start; `None`: as many as the load needs then.
+    pub at_start: Option<u32>,
     /// Seconds after which a client without a first token leaves.
     pub patience: f64,
     /// Seed of the start times, and of the autoscaler's phase.
     pub seed: u64,
+}
+
+impl<'load> Scenario<'load> {
+    /// A cluster as most are.
+    pub fn new(size: &'load ModelSize, load: &'load Load, start: f64, seed: u64) -> Self {
+        Self { size, load, start, start_spread: START_SPREAD, sync: SYNC_SECONDS, at_start: None, patience: PATIENCE, seed }
+    }
 }
 
 /// Who decides, and what stands in front of the servers.
@@ -106,8 +125,9 @@ pub fn run(scenario: &Scenario<'_>, policy: &Policy, needed: &Needed) -> Result<
         }
         Scaler::Hpa(spec, options) => {
             let (min, max) = (spec.min_replicas, spec.max_replicas);
-            let policy = HpaPolicy::new((**spec).clone(), options, scenario.seed * 7)?;
-            (Running::Hpa(Box::new(policy)), needed.at_start().clamp(min, max), None)
+            let policy = HpaPolicy::new((**spec).clone(), options, scenario.sync, scenario.seed * 7)?;
+            let first = scenario.at_start.unwrap_or_else(|| needed.at_start());
+            (Running::Hpa(Box::new(policy)), first.clamp(min, max), None)
         }
         Scaler::Knative { min, max } => {
             let max = (*max).max(*min);
@@ -167,7 +187,7 @@ struct World<'run> {
 impl<'run> World<'run> {
     fn new(scenario: &'run Scenario<'run>, policy: &Policy, at_start: u32) -> Self {
         Self {
-            pods: Pods::new(at_start, scenario.start, scenario.seed),
+            pods: Pods::new(at_start, scenario.start, scenario.start_spread, scenario.seed),
             held: VecDeque::new(),
             recorder: Recorder::new(scenario.load, scenario.size.slo),
             next: 0,

@@ -11,10 +11,14 @@
 
 use std::io::BufRead;
 
-use crate::load::{Arrival, LONGEST, LONGEST_LOAD, Load, MOST_REQUESTS};
+use crate::load::{Arrival, Load};
+
+pub use crate::load::{LONGEST_LOAD as LONGEST_TRACE, MOST_REQUESTS};
 
 /// The first line of a trace.
 pub const HEADER: &str = "seconds,prompt_tokens,output_tokens";
+/// Most tokens of a prompt or an answer: a million.
+pub const MOST_TOKENS: u32 = 1_048_576;
 /// Longest line.
 const LONGEST_LINE: usize = 256;
 
@@ -89,12 +93,12 @@ fn request(text: &str) -> Result<Arrival, String> {
         return Err(format!("{} columns, expected 3: {HEADER}", fields.len()));
     };
     let at: f64 = at.parse().map_err(|_| format!("seconds is `{at}`, expected a number such as 12.5"))?;
-    if !(0.0..=LONGEST_LOAD).contains(&at) {
-        return Err(format!("seconds is {at}, expected 0 to {LONGEST_LOAD} (a week), counted from the start of the trace"));
+    if !(0.0..=LONGEST_TRACE).contains(&at) {
+        return Err(format!("seconds is {at}, expected 0 to {LONGEST_TRACE} (a week), counted from the start of the trace"));
     }
     let tokens = |name: &str, text: &str, least: u32| match text.parse::<u32>() {
-        Ok(tokens) if (least..=LONGEST).contains(&tokens) => Ok(tokens),
-        _ => Err(format!("{name} is `{text}`, expected a whole number from {least} to {LONGEST}")),
+        Ok(tokens) if (least..=MOST_TOKENS).contains(&tokens) => Ok(tokens),
+        _ => Err(format!("{name} is `{text}`, expected a whole number from {least} to {MOST_TOKENS}")),
     };
     Ok(Arrival { at, prompt: tokens("prompt_tokens", prompt, 1)?, output: tokens("output_tokens", output, 1)? })
 }
@@ -122,8 +126,8 @@ mod tests {
         assert_eq!(error("x,1,1"), "line 1: seconds is `x`, expected a number such as 12.5");
         assert!(error("NaN,1,1").starts_with("line 1: seconds is NaN"));
         assert!(error("1e9,1,1").starts_with("line 1: seconds is 1000000000"));
-        assert_eq!(error("1,0,1"), "line 1: prompt_tokens is `0`, expected a whole number from 1 to 32768");
-        assert_eq!(error("1,1,99999"), "line 1: output_tokens is `99999`, expected a whole number from 1 to 32768");
+        assert_eq!(error("1,0,1"), "line 1: prompt_tokens is `0`, expected a whole number from 1 to 1048576");
+        assert_eq!(error("1,1,9999999"), "line 1: output_tokens is `9999999`, expected a whole number from 1 to 1048576");
         assert_eq!(error("2,1,1\n1,1,1"), "line 2: 1 s comes after 2 s: sort the lines by their first column");
         assert!(error(&"9".repeat(10_000)).starts_with("line 1: longer than 256 bytes"));
         assert!(error("# nothing\n").starts_with("no request in it"));

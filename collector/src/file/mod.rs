@@ -28,6 +28,11 @@
 //!     serverName: vllm.internal
 //!     insecureSkipVerify: false
 //!     bearerTokenFile: token
+//!   required:                                # optional: of inference_pool_required_replicas
+//!     daily: true                            # ask ahead of what two of the last three days needed
+//!     recurring: true                        # keep the level of bursts that come again
+//!     spares: 1                              # replicas on top
+//!     utilisation: 0.75                      # share of its capacity at which a replica is run
 //! ```
 //!
 //! A file is good as a whole or not at all, and all that is wrong with it is said at once. [`Loaded::watch`] follows it: a version

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
 use weir_datastore::engine::{CustomFamily, Engine};
-use weir_datastore::{EndpointAddress, EndpointSpec, MetricsSource, PoolId, PoolSpec, Scheme};
+use weir_datastore::{EndpointAddress, EndpointSpec, MetricsSource, PoolId, PoolSpec, RequiredOptions, Scheme};
 
 use super::families;
 use super::names::{check_label, check_label_key, check_label_value, check_subdomain};
@@ -96,7 +96,7 @@ impl PoolsReader<'_> {
     }
 
     fn pool(&mut self, value: &Value<'_>, lines: &mut HashMap<PoolId, u64>) -> Option<WantedPool> {
-        let known = ["name", "namespace", "engine", "endpoints", "pickers", "metrics"];
+        let known = ["name", "namespace", "engine", "endpoints", "pickers", "metrics", "required"];
         let fields = self.reading.fields(value, "a pool, with `name` and `endpoints`", &known)?;
         let id = self.pool_id(&fields, lines);
         let engine_field = fields.get("engine");
@@ -106,6 +106,7 @@ impl PoolsReader<'_> {
         let endpoints = endpoints.map(|value| self.endpoint_list(&value)).unwrap_or_default();
         let pickers = fields.get("pickers").map(|value| self.pickers(&value)).unwrap_or_default();
         let metrics = fields.get("metrics").map(|value| self.metrics(&value)).unwrap_or_default();
+        let required = fields.get("required").map(|value| self.required_replicas(&value)).unwrap_or_default();
         match (engine, &engine_field, &metrics.families_at) {
             (EngineChoice::Named(Engine::Custom), Some(value), None) => {
                 let message = "a custom engine has the families that its pool names, and none are named: write them under `metrics: families:`";
@@ -123,8 +124,23 @@ impl PoolsReader<'_> {
         let source = MetricsSource { scheme: metrics.scheme, path, engine, families: metrics.families.into() };
         // A pool without pickers holds nothing; one with a picker that cannot be read may.
         let names = (!pickers.is_empty()).then(|| pickers.iter().map(|picker| picker.name.clone()).collect());
-        let spec = PoolSpec { metrics: source, endpoints, pickers: names, ..PoolSpec::empty(id?) };
+        let spec = PoolSpec { metrics: source, endpoints, pickers: names, required, ..PoolSpec::empty(id?) };
         Some(WantedPool { pickers, access: metrics.access, ..spec.into() })
+    }
+
+    /// The options of `inference_pool_required_replicas`.
+    fn required_replicas(&mut self, value: &Value<'_>) -> RequiredOptions {
+        let mut options = RequiredOptions::default();
+        let names = RequiredOptions::NAMES;
+        let Some(fields) = self.reading.fields(value, &format!("options: {}", names.join(", ")), &names) else { return options };
+        for name in names {
+            let Some(value) = fields.get(name) else { continue };
+            let Some(text) = self.reading.text(&value, "true or false, or a number") else { continue };
+            if let Err(error) = options.set(name, &text) {
+                self.reading.refuse(&value, error);
+            }
+        }
+        options
     }
 
     fn pool_id(&mut self, fields: &Fields<'_>, lines: &mut HashMap<PoolId, u64>) -> Option<PoolId> {

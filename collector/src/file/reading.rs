@@ -8,7 +8,7 @@ use super::node::{Node, Placed};
 use super::problem::Problem;
 
 /// Where a field that stands at the wrong place belongs.
-const BELONGS: [(&str, &str); 18] = [
+const BELONGS: [(&str, &str); 22] = [
     ("path", "a pool's `metrics`"),
     ("scheme", "a pool's `metrics`"),
     ("families", "a pool's `metrics`"),
@@ -19,6 +19,10 @@ const BELONGS: [(&str, &str); 18] = [
     ("serverName", "a pool's `metrics`"),
     ("insecureSkipVerify", "a pool's `metrics`"),
     ("bearerTokenFile", "a pool's `metrics`"),
+    ("daily", "a pool's `required`"),
+    ("recurring", "a pool's `required`"),
+    ("spares", "a pool's `required`"),
+    ("utilisation", "a pool's `required`"),
     ("address", "an endpoint"),
     ("pod", "an endpoint"),
     ("labels", "an endpoint"),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use weir_datastore::engine::Engine;
-use weir_datastore::{PoolId, Scheme};
+use weir_datastore::{PoolId, RequiredOptions, Scheme};
 
 use super::*;
 use crate::access::{Access, Restrict};
@@ -35,6 +35,22 @@ fn pool(lines: &str) -> String {
 }
 
 #[test]
+fn options_of_required_replicas_have_bounds() {
+    let told = complaints(pool("  endpoints: []\n  required: { daily: maybe, spares: 5000, utilisation: 2, dayly: true }"));
+    let all = told.join("\n");
+    for words in [
+        "pools[0].required.daily: `maybe` is neither true nor false",
+        "pools[0].required.spares: `5000` is no number of replicas: write 0 to 1000",
+        "pools[0].required.utilisation: `2` is no share of a replica's capacity: write 0.3 to 1, as 0.75",
+        "pools[0].required.dayly: unknown field: did you mean `daily`?",
+    ] {
+        assert!(all.contains(words), "{words}: {all}");
+    }
+    let told = complaints(pool("  endpoints: []\n  spares: 1"));
+    assert!(told.join("").contains("does not belong here, but to a pool's `required`"), "{told:?}");
+}
+
+#[test]
 fn a_file_with_everything_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let certificate = rcgen::generate_simple_self_signed(["vllm.internal".to_owned()]).unwrap().cert;
@@ -62,6 +78,7 @@ pools:
     serverName: vllm.internal
     insecureSkipVerify: false
     bearerTokenFile: token
+  required: { daily: true, spares: 2, utilisation: 0.75 }
 - name: "0x10"
   endpoints: []
 "#;
@@ -72,6 +89,8 @@ pools:
     assert_eq!(full.spec.metrics.engine, Some(Engine::Sglang));
     assert_eq!((full.spec.metrics.scheme, &*full.spec.metrics.path), (Scheme::Https, "/prometheus/metrics"));
     assert_eq!(full.spec.pickers, None);
+    let required = RequiredOptions { daily: Some(true), recurring: None, spares: Some(2), utilisation: Some(75) };
+    assert_eq!(full.spec.required, required);
     let endpoints: Vec<_> = full
         .spec
         .endpoints
@@ -148,7 +167,7 @@ fn what_is_wrong_is_said_with_line_column_field_and_way_out() {
             pool("  endpoits: [127.0.0.1:8000]\n  zzz: 1\n  caFile: x\n  endpoints: []"),
             vec![
                 "4:3: pools[0].endpoits: unknown field: did you mean `endpoints`?".into(),
-                "5:3: pools[0].zzz: unknown field: there are name, namespace, engine, endpoints, pickers, metrics".into(),
+                "5:3: pools[0].zzz: unknown field: there are name, namespace, engine, endpoints, pickers, metrics, required".into(),
                 "6:3: pools[0].caFile: does not belong here, but to a pool's `metrics`".into(),
             ],
         ),

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weir_datastore::Scheme;
 use weir_datastore::engine::Engine;
+use weir_datastore::{RequiredOptions, Scheme};
 use weir_k8s::FieldProblem;
 
 use super::PodMetrics;
@@ -22,6 +22,8 @@ const PATH: &str = "metrics-path";
 const SCHEME: &str = "metrics-scheme";
 const PORT: &str = "metrics-port";
 const HOLD: &str = "hold";
+/// Before the names of [`RequiredOptions`].
+const REQUIRED: &str = "required-";
 
 /// How the pages of a pool with `ports` target ports are read: by `annotations` under `prefix`, else by `default`.
 pub(super) fn page_of(
@@ -84,6 +86,20 @@ pub(super) fn hold_of(annotations: &BTreeMap<String, String>, prefix: &str) -> (
     }
 }
 
+/// How the pool's required replicas are computed: what cannot be used is as for all pools.
+pub(super) fn required_of(annotations: &BTreeMap<String, String>, prefix: &str) -> (RequiredOptions, Vec<FieldProblem>) {
+    let (mut options, mut problems) = (RequiredOptions::default(), Vec::new());
+    let of_it = |(key, value)| Some((str::strip_prefix(key, prefix)?.strip_prefix(REQUIRED)?, value));
+    for (name, value) in annotations.iter().map(|(key, value)| (key.as_str(), value)).filter_map(of_it) {
+        if let Err(message) = options.set(name, value) {
+            let shown: String = name.chars().take(SHOWN).collect();
+            let field = format!("metadata.annotations[{prefix}{REQUIRED}{shown}]");
+            problems.push(FieldProblem::new(field, format!("{message}; the default is used")));
+        }
+    }
+    (options, problems)
+}
+
 fn engine(text: &str) -> Result<Option<Engine>, String> {
     match text {
         "auto" => Ok(None),
@@ -144,6 +160,27 @@ mod tests {
         let problem = problem.unwrap();
         assert!(!hold && problem.field == "metadata.annotations[weir.internal/hold]", "{problem}");
         assert_eq!(hold_of(&BTreeMap::new(), "weir.internal/"), (false, None));
+    }
+
+    #[test]
+    fn a_pool_says_how_its_required_replicas_are_computed() {
+        let annotations = [
+            ("x/required-daily", "true"),
+            ("x/required-spares", "many"),
+            ("x/required-weekly", "true"),
+            ("y/required-spares", "1"),
+        ];
+        let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let (options, problems) = required_of(&annotations, "x/");
+        assert_eq!(options, RequiredOptions { daily: Some(true), ..RequiredOptions::default() });
+        let problems: Vec<String> = problems.iter().map(FieldProblem::to_string).collect();
+        assert_eq!(
+            problems,
+            [
+                "metadata.annotations[x/required-spares]: `many` is no number of replicas: write 0 to 1000; the default is used",
+                "metadata.annotations[x/required-weekly]: is not known: there are daily, recurring, spares, utilisation; the default is used",
+            ]
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use weir_datastore::{EndpointAddress, EndpointSpec, EndpointState, MetricsSource
 use weir_k8s::InferencePool;
 
 use super::KubeDiscoveryConfig;
-use super::annotations::{hold_of, page_of};
+use super::annotations::{hold_of, page_of, required_of};
 use super::pickers::{names, pickers_of};
 use super::pods::{Pods, Selected};
 use super::problems::Problem;
@@ -38,6 +38,8 @@ impl Cluster<'_> {
         let pending = starts.pending;
         let (hold, wrong) = hold_of(&pool.annotations, &config.annotation_prefix);
         problems.extend(wrong.into_iter().map(|wrong| Problem { object: object(), field: wrong.field, message: wrong.message }));
+        let (required, wrong) = required_of(&pool.annotations, &config.annotation_prefix);
+        problems.extend(wrong.into_iter().map(|wrong| Problem { object: object(), field: wrong.field, message: wrong.message }));
         let (mut pickers, mut picker_names) = (Vec::new(), None);
         if let Some(reference) = pool.picker.as_ref().filter(|_| config.pickers.read) {
             let found = pickers_of(pool, reference, self.pods, self.services, self.services_known, &config.pickers);
@@ -53,6 +55,7 @@ impl Cluster<'_> {
             pending,
             starts: starts.pods,
             hold,
+            required,
             ..PoolSpec::empty(id.clone())
         };
         WantedPool { spec, access: page.access, pickers, selector: Arc::new(pool.selector.clone()) }
@@ -144,6 +147,7 @@ fn ranks(pool: &InferencePool, pod: &Selected<'_>, problems: &mut BTreeSet<Probl
             rank,
             labels: pod.labels.clone(),
             state: pod.entry.state,
+            serves_with: pod.entry.serves_with.clone(),
         })
         .collect()
 }

@@ -17,6 +17,8 @@ use super::starts::start_of;
 const ACTIVE_PORTS: &str = "inference.networking.k8s.io/active-ports";
 /// Numbers of one such list that are kept; a pool has 8 ports at most, but pools may share a pod.
 const MOST_ACTIVE_PORTS: usize = 64;
+/// Characters kept of an image and its devices.
+const LONGEST_SERVES_WITH: usize = 512;
 /// Characters of a wrong entry that are kept.
 const SHOWN: usize = 32;
 
@@ -54,6 +56,8 @@ pub(super) struct PodEntry {
     pub(super) active_ports: Option<Box<ActivePorts>>,
     /// None of a pod that was ready when it was first seen, for as long as it is.
     pub(super) start: Option<Box<PodStart>>,
+    /// Image and devices of the container that serves: pods of one template share it.
+    pub(super) serves_with: Arc<str>,
 }
 
 /// What the annotation says.
@@ -100,6 +104,7 @@ impl PodFacts {
                 ports: Arc::default(),
                 active_ports: annotation.map(|text| Box::new(ActivePorts::read(text))),
                 start: (state != EndpointState::Terminating).then(|| Box::new(start_of(&pod, now, wall))),
+                serves_with: pod.serves_with().chars().take(LONGEST_SERVES_WITH).collect::<String>().into(),
             }
         });
         Self {
@@ -129,6 +134,8 @@ pub(super) struct Pods {
     count: usize,
     /// Pods of one template have the same ports.
     last_ports: Arc<[ContainerPort]>,
+    /// And the same image.
+    last_serves_with: Arc<str>,
 }
 
 #[derive(Debug, Default)]
@@ -184,7 +191,11 @@ impl Pods {
     fn put(&mut self, facts: PodFacts, before: Option<&Self>) -> Option<Touched> {
         let PodFacts { namespace: namespace_name, name, labels, ports, restarted, entry } = facts;
         let known_before = before.and_then(|before| before.namespaces.get(&*namespace_name));
-        let mut entry = entry.map(|entry| PodEntry { ports: self.shared_ports(ports), ..entry });
+        let mut entry = entry.map(|entry| PodEntry {
+            ports: self.shared_ports(ports),
+            serves_with: self.shared_image(entry.serves_with),
+            ..entry
+        });
         if !self.namespaces.contains_key(&*namespace_name) {
             entry.as_ref()?;
             self.namespaces.insert(namespace_name.as_str().into(), Namespace::default());
@@ -233,6 +244,13 @@ impl Pods {
             self.namespaces.remove(&namespace_key);
         }
         (!touched.is_empty()).then_some(Touched::Some { namespace: namespace_key, labels: touched })
+    }
+
+    fn shared_image(&mut self, serves_with: Arc<str>) -> Arc<str> {
+        if self.last_serves_with != serves_with {
+            self.last_serves_with = serves_with;
+        }
+        self.last_serves_with.clone()
     }
 
     fn shared_ports(&mut self, ports: Vec<ContainerPort>) -> Arc<[ContainerPort]> {

@@ -22,6 +22,7 @@ use crate::cells::{Endpoint, Picker, PickersMeasured, Pool};
 use crate::demand::RequiredReplicas;
 use crate::load::{Combined, EndpointLoad, EndpointStatus, LoadSignal, PickerStatus};
 use crate::measurement::{Measured, Measurement, Unknown};
+use crate::options::RequiredOptions;
 use crate::pool::{EndpointState, PoolId};
 use crate::saturation::{Saturation, Thresholds};
 use crate::selector::Selector;
@@ -107,6 +108,8 @@ pub struct PoolSnapshot {
     pub unready: Arc<[StartingPod]>,
     /// Whether requests are to wait for the first endpoint whatever is known of one.
     pub hold: bool,
+    /// How its required replicas are to be computed.
+    pub options: RequiredOptions,
     starts: Arc<StartMemory>,
     measured: Arc<PickersMeasured>,
     /// Whose requests latencies are of; none: of all models together.
@@ -136,6 +139,7 @@ impl PoolSnapshot {
             pending: pool.pending,
             unready: pool.unready.clone(),
             hold: pool.hold,
+            options: pool.options,
             starts: pool.memory.starts.clone(),
             measured: pool.memory.measured.load_full(),
             model: None,

@@ -23,6 +23,11 @@ impl PoolSnapshot {
         self
     }
 
+    /// From now on latencies of the requests for `model` alone, one of [`Self::models`]; none: of all.
+    pub fn set_model(&mut self, model: Option<Arc<str>>) {
+        self.model = model;
+    }
+
     /// The models that latencies are known of, at most 32.
     pub fn models(&self) -> Vec<Arc<str>> {
         let told = self.pickers_measured().flat_map(|(_, told)| told.models.iter().map(|found| &found.model));

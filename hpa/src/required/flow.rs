@@ -18,6 +18,8 @@ pub(super) struct Flow {
     pub(super) gap: bool,
     /// Requests that arrived, where it can be told.
     pub(super) arrivals: Option<f64>,
+    /// The same by requests that ended, and what runs and waits: for servers that do not count first tokens.
+    pub(super) ended: Option<f64>,
     /// Their prompt tokens, and the requests these belong to.
     pub(super) prompts: Option<(f64, f64)>,
     /// Whether arrivals are the pickers' own count.
@@ -79,6 +81,7 @@ impl Counters {
         if flow.arrivals.is_none() {
             flow.arrivals = from_servers.first.map(|first| first + from_servers.waiting_change + held_change);
         }
+        flow.ended = from_servers.ended.map(|ended| ended + from_servers.waiting_change + held_change);
         flow.prompts = match from_pickers {
             Some((arrivals, Some(tokens))) => Some((tokens, arrivals)),
             _ => from_servers.prompt.zip(from_servers.first),
@@ -150,6 +153,7 @@ impl Counters {
             flow.endpoints.push(share);
         }
         flow.answers = completed.map(|completed: f64| completed + running_change / 2.0);
+        served.ended = completed.map(|completed: f64| completed + running_change);
         if endpoints.is_empty() {
             // Without servers nothing has a first token: what arrives is held.
             served.first = Some(0.0);
@@ -162,6 +166,7 @@ impl Counters {
 struct Served {
     prompt: Option<f64>,
     first: Option<f64>,
+    ended: Option<f64>,
     waiting_change: f64,
 }
 

@@ -16,7 +16,8 @@
 //! forgotten. Every constant stands in [`constants`] with its reason. What is not known is answered as unknown with its cause.
 //!
 //! Modules in reading order: `input`, `flow` (counters → what happened), `history` (windows), `rate`, `mix`, `busy`, `cost`, `start`,
-//! `daily`, `recurring` (bursts), `hold` (memory and rounding), `nets`, `level` (the answer), `learned`.
+//! `daily`, `recurring` (bursts), `hold` (memory and rounding), `nets`, `level` (the answer), `learned`; `traffic` (what is
+//! recorded of a load).
 
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ mod recurring;
 mod start;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 pub use cost::Costs;
 pub use daily::Day;
@@ -44,6 +46,7 @@ pub use input::{Endpoint, Load, Picker, Pickers, Second};
 pub use learned::{LEARNED_VERSION, Learned, LearnedError};
 pub use level::{Basis, Cause, Known, Level};
 pub use rate::Rate;
+pub use traffic::{Arrived, Traffic};
 
 use constants::{
     COVERAGE, DRAIN_AT_MOST, DRAIN_FROM_ZERO, DRAIN_SECONDS, LONG_WINDOW, MOST_SPARES, NOTHING, OLDEST, PROMPT_SHARE,
@@ -75,6 +78,14 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self { utilisation: UTILISATION, daily: false, recurring: false, spares: 0 }
+    }
+}
+
+impl Options {
+    /// Within their bounds, whatever was given.
+    fn bounded(self) -> Self {
+        let utilisation = if self.utilisation.is_finite() { self.utilisation.clamp(0.3, 1.0) } else { UTILISATION };
+        Self { utilisation, spares: self.spares.min(MOST_SPARES), ..self }
     }
 }
 
@@ -113,9 +124,8 @@ impl RequiredReplicas {
     /// A pool of which nothing is known. `fingerprint` says what its replicas are (image, arguments, kind of GPU): what is learned is
     /// true for that.
     pub fn new(fingerprint: impl Into<String>, options: Options) -> Self {
-        let utilisation = if options.utilisation.is_finite() { options.utilisation.clamp(0.3, 1.0) } else { UTILISATION };
         Self {
-            options: Options { utilisation, spares: options.spares.min(MOST_SPARES), ..options },
+            options: options.bounded(),
             fingerprint: fingerprint.into(),
             counters: Counters::default(),
             arrivals: History::new(),
@@ -130,6 +140,24 @@ impl RequiredReplicas {
             began: None,
             last: None,
         }
+    }
+
+    /// The same servers, called more precisely from now on.
+    pub fn set_fingerprint(&mut self, fingerprint: impl Into<String>) {
+        self.fingerprint = fingerprint.into();
+    }
+
+    /// From now on what a user chose meanwhile; what was learned and seen stays.
+    pub fn set_options(&mut self, options: Options) {
+        self.options = options.bounded();
+        if !options.recurring {
+            self.recurring.clear();
+        }
+    }
+
+    /// What is in force.
+    pub fn options(&self) -> Options {
+        self.options
     }
 
     /// Forgets everything that was learned, and goes on with what is running.

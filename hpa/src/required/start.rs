@@ -1,4 +1,7 @@
 //! How long a pod takes from creation to being ready.
+//!
+//! The datastore has a mean of its own, of the pods that its process saw, for whoever waits at an empty pool. This one is fed by the same
+//! starts, and kept and taken over with all else that the level rests on: else two replicas would differ after a restart of one.
 
 use std::time::Duration;
 

@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 use tracing::info;
-use weir_demand::{ConfigMapKeeper, ConfigMapSettings, DemandMetrics, FileKeeper, Ledger};
-use weir_hpa::required::Options;
+use weir_datastore::RequiredOptions;
+use weir_demand::{ConfigMapKeeper, ConfigMapSettings, DemandMetrics, FileKeeper, Ledger, RecordMetrics, RecordTarget, Recorder};
 use weir_k8s::{Leadership, LeaseMetrics, LeaseSettings};
 
 use super::Line;
@@ -15,12 +15,25 @@ use crate::args::DemandArguments;
 
 impl Line {
     /// Computes the levels, kept nowhere; none where that was begun before.
-    pub(super) fn levels(&mut self) -> Option<Ledger> {
+    pub(super) fn levels(&mut self, options: RequiredOptions) -> Option<Ledger> {
         let writer = self.required.take()?;
-        let ledger = Ledger::new(Options::default(), DemandMetrics::register(&mut self.registry));
+        let ledger = Ledger::new(options, DemandMetrics::register(&mut self.registry));
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.tasks.spawn(ledger.clone().run(self.datastore.clone(), writer, Instant::now(), unix, self.drained.clone()));
         Some(ledger)
+    }
+
+    /// Records what arrives.
+    pub(super) fn record(&mut self, targets: &[RecordTarget]) {
+        if targets.is_empty() {
+            return;
+        }
+        let metrics = RecordMetrics::register(&mut self.registry);
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        for target in targets {
+            let recorder = Recorder::new(target.clone(), metrics.clone());
+            self.tasks.spawn(recorder.run(self.datastore.clone(), Instant::now(), unix, self.drained.clone()));
+        }
     }
 
     /// Computes the levels as the arguments say, and keeps what is learned where they say.
@@ -28,7 +41,7 @@ impl Line {
         if arguments.no_required_replicas {
             return Ok(None);
         }
-        let Some(ledger) = self.levels() else { return Ok(None) };
+        let Some(ledger) = self.levels(arguments.options()) else { return Ok(None) };
         if let Some(file) = &arguments.learned {
             self.tasks.spawn(FileKeeper::new(file.clone(), ledger.clone()).run(self.drained.clone()));
             return Ok(Some(ledger));

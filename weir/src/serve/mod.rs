@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use weir_adapter::registration::{Bundle, Registration, RegistrationSettings};
 use weir_adapter::{AdapterConfig, ResourceLabels, ReviewedNamespaces, SharedAuthorizer};
 use weir_collector::{Collector, CollectorConfig};
-use weir_datastore::{Datastore, RequiredWriter, datastore};
+use weir_datastore::{Datastore, RequiredOptions, RequiredWriter, datastore};
 use weir_serving::{
     Authentication, Authenticator, Authorization, BearerTokens, CertificateAuthority, ClientCertificates, Drain, Health,
     RequestLimits, RequestReviews, Server, ServerBuilder, ServingMetrics, Shutdown, Tls,
@@ -80,6 +80,7 @@ async fn run(
         cluster.follow(&line.health, &mut line.tasks, line.drained.clone());
     }
     let ledger = line.demand(&pools.demand, cluster.as_ref())?;
+    line.record(exporter.map_or(&[], |exporter| &exporter.record));
     let mut servers = Vec::new();
     if let Some(adapter) = adapter {
         servers.push(line.adapter(adapter, cluster.as_ref()).await?);
@@ -330,7 +331,7 @@ pub(crate) async fn start_for_demo(options: DemoServers, stop: CancellationToken
     let source = Source::file(&options.pools, Some(DEMO_POLL), &mut base.registry)?;
     let mut line = Line::new(base, CollectorConfig::default(), source)?;
     line.drain = Drain { delay: Duration::ZERO, grace: Duration::from_secs(1) };
-    let ledger = line.levels();
+    let ledger = line.levels(RequiredOptions::default());
     let authority = Arc::new(CertificateAuthority::new(SystemTime::now())?);
     let ca_pem = authority.ca_pem().to_owned();
     let api = weir_adapter::router(line.datastore.clone(), AdapterConfig::default(), &mut line.registry);

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod hpa_file;
+mod json;
 
 use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use weir_hpa::required::{Learned, Options};
 use weir_hpa::{Behavior, HpaSpec, MetricSpec, Target};
-use weir_what_if::table::{EXPIRE, PATIENCE, Plan, cells, false_alarm_markdown, false_alarms, learn, markdown};
+use weir_what_if::table::{EXPIRE, Plan, cells, false_alarm_markdown, false_alarms, learn, markdown};
 use weir_what_if::{
     Load, Metric, ModelSize, Needed, Outcome, Policy, RequiredOptions, Scaler, Scenario, Shape, advice, day_of, draw, run, trace,
 };
@@ -18,6 +19,10 @@ pub(crate) use arguments::WhatIfArguments;
 
 /// Where the output is no terminal.
 const COLUMNS: usize = 100;
+/// More pods than that no test of an HPA begins with.
+const MOST_AT_START: u32 = 1000;
+/// Three days take 20 KB.
+const LARGEST_LEARNED: u64 = 1 << 20;
 /// A built-in HPA may grow to this multiple of what is needed.
 const ROOM: u32 = 4;
 
@@ -37,10 +42,28 @@ fn replay(arguments: &WhatIfArguments, out: &mut impl Write) -> anyhow::Result<(
     let start = arguments.start.as_secs_f64();
     ensure!((1.0..=3600.0).contains(&start), "--start is {start} s, expected 1s to 1h");
     ensure!((0.01..=100.0).contains(&arguments.scale), "--scale is {}, expected 0.01 to 100", arguments.scale);
-    let size = arguments.servers.size();
+    ensure!((0.0..=1.0).contains(&arguments.start_spread), "--start-spread is {}, expected 0 to 1", arguments.start_spread);
+    let sync = arguments.sync.as_secs();
+    ensure!(
+        (1..=300).contains(&sync) && arguments.sync.subsec_nanos() == 0,
+        "--sync is {:?}, expected whole seconds from 1s to 5m",
+        arguments.sync
+    );
+    ensure!(arguments.replicas.is_none_or(|replicas| replicas <= MOST_AT_START), "--replicas: {MOST_AT_START} at most");
+    ensure!((0.3..=1.0).contains(&arguments.utilisation), "--utilisation is {}, expected 0.3 to 1", arguments.utilisation);
+    let mut size = arguments.servers.size();
+    if let Some(slo) = arguments.slo {
+        ensure!((0.01..=600.0).contains(&slo), "--slo is {slo} s, expected 0.01 to 600");
+        size.slo = slo;
+    }
     let load = load_of(arguments, &size)?;
     let needed = Needed::of(&load, &size);
-    let scenario = Scenario { size: &size, load: &load, start, patience: PATIENCE, seed: arguments.seed };
+    let scenario = Scenario {
+        start_spread: arguments.start_spread,
+        sync,
+        at_start: arguments.replicas,
+        ..Scenario::new(&size, &load, start, arguments.seed)
+    };
     let required = required_options(arguments, &size, start)?;
 
     let plain = |name: &str, scaler: Scaler| Policy { name: name.to_owned(), scaler, expire: None };
@@ -75,6 +98,10 @@ fn replay(arguments: &WhatIfArguments, out: &mut impl Write) -> anyhow::Result<(
         std::fs::write(path, draw::html(&title, &all, &advice)).with_context(|| path.display().to_string())?;
         writeln!(out, "\nwritten: {}", path.display())?;
     }
+    if let Some(path) = &arguments.json {
+        std::fs::write(path, json::of(&title, &all)?).with_context(|| path.display().to_string())?;
+        writeln!(out, "\nwritten: {}", path.display())?;
+    }
     Ok(())
 }
 
@@ -97,15 +124,36 @@ fn shape_of(name: &str) -> anyhow::Result<Shape> {
 
 /// How `inference_pool_required_replicas` is computed: with what a run with a step teaches, unless it is to begin cold.
 fn required_options(arguments: &WhatIfArguments, size: &ModelSize, start: f64) -> anyhow::Result<RequiredOptions> {
-    let options =
-        Options { daily: arguments.daily, recurring: arguments.recurring, spares: arguments.spares, ..Options::default() };
-    let mut learned: Option<Learned> = if arguments.cold { None } else { Some(learn(size, start)?) };
+    let options = Options {
+        daily: arguments.daily,
+        recurring: arguments.recurring,
+        spares: arguments.spares,
+        utilisation: arguments.utilisation,
+    };
+    let mut learned: Option<Learned> = match &arguments.learned {
+        _ if arguments.cold => None,
+        Some(path) => Some(kept(path)?),
+        None => Some(learn(size, start)?),
+    };
     if let (true, Some(name), Some(learned)) = (arguments.daily, &arguments.shape, &mut learned) {
         let shape = shape_of(name)?;
         let day = |ago: u64| day_of(&shape.draw(size, arguments.scale, arguments.seed + 1000 * ago), ago);
         learned.days = vec![day(2), day(1)];
     }
     Ok(RequiredOptions { options, servers_only: arguments.servers_only, learned })
+}
+
+/// What was learned of real servers.
+fn kept(path: &Path) -> anyhow::Result<Learned> {
+    let name = || path.display().to_string();
+    let length = std::fs::metadata(path).with_context(name)?.len();
+    ensure!(length <= LARGEST_LEARNED, "{}: {length} bytes, more than what is learned of a pool ever has", name());
+    let text = std::fs::read_to_string(path).with_context(name)?;
+    let learned: Learned = serde_json::from_str(&text).with_context(|| {
+        format!("{}: expected one value of the ConfigMap weir-learned, as {{\"version\":1,\"fingerprint\":…}}", name())
+    })?;
+    learned.check(&learned.fingerprint).with_context(name)?;
+    Ok(learned)
 }
 
 /// The HPAs of the files, and one on the required replicas unless a file has it.
@@ -196,10 +244,46 @@ mod tests {
     }
 
     #[test]
+    fn what_was_learned_elsewhere_is_taken_and_each_step_is_written() {
+        let folder = std::env::temp_dir().join(format!("weir-what-if-{}-learned", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (learned, json) = (folder.join("learned.json"), folder.join("out.json"));
+        // A request of 500 + 100 tokens takes a third of a second: three a second need a replica and a bit.
+        let document = r#"{"version":1,"fingerprint":"vllm:x","secondsPerPromptToken":0.0002,"secondsPerGeneratedToken":0.0023,"samples":9,
+            "busySeconds":90,"healthyTokensPerSecond":0,"startSeconds":20,"starts":9,"promptTokens":500,"outputTokens":100,"days":[]}"#;
+        std::fs::write(&learned, document).unwrap();
+        let trace = folder.join("trace.csv");
+        let lines: Vec<String> = (0..900).map(|index| format!("{},500,100", f64::from(index) / 3.0)).collect();
+        std::fs::write(&trace, lines.join("\n")).unwrap();
+        let line = |more: &str| {
+            format!("--trace {} --servers played-small --start 20s --start-spread 0 --sync 2s --replicas 1 {more}", trace.display())
+        };
+        let with = replayed(&line(&format!("--learned {} --json {}", learned.display(), json.display())));
+        let text = std::fs::read_to_string(&json).unwrap();
+        std::fs::write(&learned, "{\"version\":1}").unwrap();
+        let broken = error(&line(&format!("--learned {}", learned.display())));
+        std::fs::remove_dir_all(&folder).unwrap();
+        with.unwrap();
+        let written: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let policies = written["policies"].as_array().unwrap();
+        let required = policies.iter().find(|policy| policy["name"] == "required_replicas").unwrap();
+        assert_eq!(
+            (&required["steps"][0][0], &required["steps"][0][1], &required["steps"][1][1]),
+            (&0.into(), &1.into(), &2.into())
+        );
+        assert!(required["steps"][1][0].as_u64().unwrap() < 30 && required["inSlo"].as_f64().unwrap() > 0.5, "{required}");
+        assert!(broken.contains("expected one value of the ConfigMap weir-learned"), "{broken}");
+    }
+
+    #[test]
     fn what_cannot_be_simulated_is_said() {
         assert_eq!(error("--shape steep"), format!("--shape is steep, expected one of {}", Shape::ALL.map(Shape::name).join(", ")));
         assert_eq!(error(""), "say what arrives: --trace FILE or --shape NAME (or --table)");
         assert!(error("--shape step --start 0s").starts_with("--start is 0 s"));
+        assert!(error("--shape step --sync 1500ms").starts_with("--sync is 1.5s"));
+        assert!(error("--shape step --start-spread=-1").starts_with("--start-spread is -1"));
+        assert!(error("--shape step --utilisation 2").starts_with("--utilisation is 2"));
+        assert!(error("--shape step --slo 0").starts_with("--slo is 0 s"));
         assert!(error("--shape step --scale inf").starts_with("--scale is inf"));
         assert!(error("--shape step --hpa /nowhere.yaml").starts_with("/nowhere.yaml: "));
         assert!(error("--shape step --trace t").contains("cannot be used with"));

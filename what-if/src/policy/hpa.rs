@@ -1,4 +1,4 @@
-//! A HorizontalPodAutoscaler over the simulated pool: the real arithmetic, every 15 seconds.
+//! A HorizontalPodAutoscaler over the simulated pool: the real arithmetic, as often as the controller.
 
 use std::time::Duration;
 
@@ -6,9 +6,6 @@ use weir_hpa::{Decision, Hpa, HpaSpec, MetricReading, MetricSource, Replicas, Sp
 
 use super::required::{Estimator, RequiredOptions};
 use crate::sample::{Metric, PodMetric, PoolSample};
-
-/// `--horizontal-pod-autoscaler-sync-period`.
-const SYNC_SECONDS: u64 = 15;
 
 /// Why an HPA cannot be simulated.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -37,15 +34,16 @@ pub struct HpaPolicy {
     hpa: Hpa,
     sources: Vec<Source>,
     estimator: Option<Estimator>,
+    sync: u64,
     phase: u64,
 }
 
 impl HpaPolicy {
-    /// The HPA of a spec. `phase`: in which second of the 15 it decides.
+    /// The HPA of a spec, which decides every `sync` seconds. `phase`: in which of them.
     ///
     /// # Errors
     /// [`PolicyError`] for a spec the API server refuses, or a metric that is not simulated.
-    pub fn new(spec: HpaSpec, options: &RequiredOptions, phase: u64) -> Result<Self, PolicyError> {
+    pub fn new(spec: HpaSpec, options: &RequiredOptions, sync: u64, phase: u64) -> Result<Self, PolicyError> {
         let mut sources = Vec::with_capacity(spec.metrics.len());
         for metric in &spec.metrics {
             let source = match metric.source {
@@ -62,7 +60,8 @@ impl HpaPolicy {
         let mut hpa = Hpa::new(spec)?;
         // A pool that begins without pods is there by the HPA's own doing.
         hpa.set_scaled_to_zero(true);
-        Ok(Self { hpa, sources, estimator: wanted.then(|| Estimator::new(options)), phase: phase % SYNC_SECONDS })
+        let sync = sync.max(1);
+        Ok(Self { hpa, sources, estimator: wanted.then(|| Estimator::new(options)), sync, phase: phase % sync })
     }
 
     /// The spec in force.
@@ -76,7 +75,7 @@ impl HpaPolicy {
 
     pub(crate) fn second(&mut self, second: u64, sample: &PoolSample, current: &Replicas) -> Option<Decision> {
         let required = self.estimator.as_mut().and_then(|estimator| estimator.second(sample));
-        if second % SYNC_SECONDS != self.phase {
+        if second % self.sync != self.phase {
             return None;
         }
         let readings: Vec<MetricReading> = self.sources.iter().map(|source| read(*source, sample, required)).collect();

@@ -32,11 +32,13 @@ const FINGERPRINT: &str = "what-if";
 
 impl Estimator {
     pub(crate) fn new(options: &RequiredOptions) -> Self {
-        let mut required = RequiredReplicas::new(FINGERPRINT, options.options);
+        // What was learned elsewhere is taken to be of these servers.
+        let servers = options.learned.as_ref().map_or(FINGERPRINT, |learned| &learned.fingerprint);
+        let mut required = RequiredReplicas::new(servers, options.options);
         if let Some(learned) = &options.learned
             && let Err(error) = required.restore(learned)
         {
-            // Made by this crate from the same type: it cannot be refused.
+            // Made by this crate from the same type, or checked by who read it.
             debug_assert!(false, "{error}");
         }
         Self { required, servers_only: options.servers_only }

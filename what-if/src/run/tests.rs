@@ -3,7 +3,7 @@ use weir_hpa::{HpaSpec, MetricSpec, Target};
 
 use super::*;
 use crate::load::{Arrival, Shape};
-use crate::table::{PATIENCE, Row, Variant, learn};
+use crate::table::{Row, Variant, learn};
 
 fn world(shape: Shape, size: &ModelSize, scale: f64) -> (Load, Needed) {
     let load = shape.draw(size, scale, 11);
@@ -12,7 +12,7 @@ fn world(shape: Shape, size: &ModelSize, scale: f64) -> (Load, Needed) {
 }
 
 fn outcome(size: &ModelSize, load: &Load, needed: &Needed, policy: &Policy, start: f64) -> Outcome {
-    run(&Scenario { size, load, start, patience: PATIENCE, seed: 4 }, policy, needed).unwrap()
+    run(&Scenario::new(size, load, start, 4), policy, needed).unwrap()
 }
 
 fn nothing_learned() -> Learned {
@@ -89,7 +89,7 @@ fn a_metric_that_is_not_simulated_is_named_with_those_that_are() {
     let needed = Needed::of(&load, &size);
     let spec = HpaSpec::new(1, 4, vec![MetricSpec::external("my_metric", Target::Value(1000))]);
     let policy = Policy { name: "h".to_owned(), scaler: Scaler::Hpa(Box::new(spec), Box::default()), expire: None };
-    let scenario = Scenario { size: &size, load: &load, start: 60.0, patience: 120.0, seed: 1 };
+    let scenario = Scenario::new(&size, &load, 60.0, 1);
     let error = run(&scenario, &policy, &needed).unwrap_err().to_string();
     assert!(error.starts_with("metric my_metric is not one") && error.contains("inference_pool_required_replicas"), "{error}");
 }

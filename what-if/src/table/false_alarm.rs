@@ -1,6 +1,6 @@
 //! What it costs to ask ahead of an hour that does not come.
 
-use super::{EARLIER_DAYS, PATIENCE, Row, STARTS, Variant, learn};
+use super::{EARLIER_DAYS, Row, STARTS, Variant, learn};
 use crate::load::Shape;
 use crate::model_size::ModelSize;
 use crate::policy::PolicyError;
@@ -44,7 +44,7 @@ pub fn false_alarms(seeds: u64) -> Result<Vec<FalseAlarm>, PolicyError> {
                 let needed = Needed::of(&load, size);
                 // It may grow to what the days before needed.
                 let most = Needed::of(&shape.draw(size, 1.0, seed), size).peak.max(needed.peak);
-                let scenario = Scenario { size, load: &load, start: *start, patience: PATIENCE, seed };
+                let scenario = Scenario::new(size, &load, *start, seed);
                 let of = |daily: bool| {
                     let row = Row::Required("", Variant { kept: true, daily, ..Variant::default() });
                     run(&scenario, &row.policy(shape, most, learned, &days), &needed)

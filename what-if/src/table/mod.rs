@@ -21,8 +21,6 @@ use crate::run::{Needed, Scenario, run};
 
 /// Mean start times in seconds.
 pub const STARTS: [f64; 3] = [120.0, 300.0, 480.0];
-/// Seconds after which clients leave.
-pub const PATIENCE: f64 = 120.0;
 /// Seeds of the days before, and of the run in which costs are learned, apart from those of the table.
 const EARLIER_DAYS: [u64; 2] = [1000, 2000];
 const LEARNING_SEED: u64 = 3000;
@@ -121,7 +119,7 @@ pub fn cells(plan: &Plan) -> Result<Vec<Cell>, PolicyError> {
 pub fn learn(size: &ModelSize, start: f64) -> Result<Learned, PolicyError> {
     let load = Shape::Step.draw(size, 1.0, LEARNING_SEED);
     let needed = Needed::of(&load, size);
-    let scenario = Scenario { size, load: &load, start, patience: PATIENCE, seed: LEARNING_SEED };
+    let scenario = Scenario::new(size, &load, start, LEARNING_SEED);
     let empty = weir_hpa::required::RequiredReplicas::new("what-if", weir_hpa::required::Options::default()).learned();
     let cold = Row::Required("", Variant::default()).policy(Shape::Step, needed.peak, &empty, &[]);
     Ok(run(&scenario, &cold, &needed)?.learned.unwrap_or(empty))
@@ -142,7 +140,7 @@ fn job(
     let mut cells = Vec::new();
     for (start_index, start) in STARTS.into_iter().enumerate() {
         let learned = learned[start_index].as_ref().map_err(Clone::clone)?;
-        let scenario = Scenario { size, load: &load, start, patience: PATIENCE, seed };
+        let scenario = Scenario::new(size, &load, start, seed);
         let (mut of_static, mut of_clairvoyant) = (1.0, 1.0);
         for (index, row) in Row::ALL.iter().enumerate() {
             if index > 1 && !plan.rows.contains(&index) {
