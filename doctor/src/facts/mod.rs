@@ -65,6 +65,9 @@ pub struct Facts {
     pub(crate) nodes: Listing<workload::Node>,
     pub(crate) disruption_budgets: Listing<workload::DisruptionBudget>,
     pub(crate) events: Listing<workload::Event>,
+    /// Events of changes of size, which only an explanation asks for: in no record.
+    #[serde(skip)]
+    pub(crate) rescales: Listing<workload::Event>,
     pub(crate) autoscalers: Listing<scaling::Autoscaler>,
     pub(crate) scaled_objects: Listing<scaling::ScaledObject>,
     pub(crate) api_services: Listing<scaling::ApiService>,

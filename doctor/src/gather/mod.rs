@@ -109,9 +109,30 @@ impl Gatherer {
         Ok(facts)
     }
 
-    /// Asks the metrics APIs for every metric of an autoscaler, as the controller does: one answer for each, in order.
-    pub async fn readings(&self, facts: &Facts, namespace: &str, name: &str, now: SystemTime) -> Vec<Reading> {
-        readings::read(&Asker::new(self.client.clone(), &self.options), facts, namespace, name, now).await
+    /// Reads the Events that tell of changes of size in `namespace`: what an autoscaler's controller remembers follows from them.
+    pub async fn remember(&self, facts: &mut Facts, namespace: &str) {
+        let asker = Asker::new(self.client.clone(), &self.options);
+        let of = |path| list::Kind { path, own: Some(namespace), fallback: namespace };
+        let (own, targets) = tokio::join!(
+            list::all(&asker, of("api/v1/events?fieldSelector=reason%3DSuccessfulRescale")),
+            list::all(&asker, of("api/v1/events?fieldSelector=reason%3DScalingReplicaSet")),
+        );
+        facts.rescales = own;
+        list::add(&mut facts.rescales, targets);
+    }
+
+    /// The autoscalers of `namespace`, by name.
+    pub fn autoscalers(facts: &Facts, namespace: &str) -> Vec<String> {
+        let of = facts.autoscalers.iter().map(|autoscaler| crate::look::meta(autoscaler.metadata.as_ref()));
+        let mut names: Vec<_> = of.filter(|meta| meta.namespace() == namespace).map(|meta| meta.name().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Asks the metrics APIs for every metric of each of the autoscalers, as the controller does: for each one answer per metric, in order.
+    pub async fn readings(&self, facts: &Facts, namespace: &str, names: &[String], now: SystemTime) -> Vec<Vec<Reading>> {
+        let asker = &Asker::new(self.client.clone(), &self.options);
+        futures_util::future::join_all(names.iter().map(|name| readings::read(asker, facts, namespace, name, now))).await
     }
 
     async fn list(&self, asker: &Asker, facts: &mut Facts) {
