@@ -1,7 +1,7 @@
 //! The table of checks as a page: `docs/troubleshooting.md`.
 
 use crate::checks::CHECKS;
-use crate::finding::Family;
+use crate::finding::{Check, Elsewhere, Family};
 
 const HEAD: &str = "# Troubleshooting
 
@@ -52,14 +52,24 @@ pub fn documentation() -> String {
         }
         for check in CHECKS.iter().filter(|check| check.family == family) {
             page.push_str(&format!(
-                "\n### {}\n\n**{}** ({}). {}\n\nNeeds: {}.\n",
+                "\n### {}\n\n**{}** ({}). {}\n\n{}\n\nNeeds: {}.\n",
                 check.code,
                 check.title,
                 check.severity.as_str(),
                 check.about,
+                elsewhere(check),
                 check.needs.join(", ")
             ));
         }
     }
     page
+}
+
+/// Where servers of weir's name the same cause.
+fn elsewhere(check: &Check) -> String {
+    match check.elsewhere {
+        Elsewhere::Told { log: true, metric } => format!("In the logs of weir: `code=\"{}\"`; metric: `{metric}`.", check.code),
+        Elsewhere::Told { log: false, metric } => format!("In no log of weir; metric: `{metric}`."),
+        Elsewhere::Outside(why) => format!("Seen from outside only: {why}"),
+    }
 }

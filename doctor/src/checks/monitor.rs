@@ -4,7 +4,7 @@ use crate::facts::Facts;
 use crate::facts::meta::Labels;
 use crate::facts::monitoring::{MonitorEndpoint, ServiceMonitor};
 use crate::facts::workload::{IntOrName, Service};
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{has_all, meta};
 
 pub(crate) static SELECTS_NOTHING: Check = Check {
@@ -14,6 +14,7 @@ pub(crate) static SELECTS_NOTHING: Check = Check {
     family: Family::Scraping,
     about: "Prometheus reads nothing by it and says nothing. It selects by the labels of the *Service*, not of the pods, and in its own \
             namespace unless `namespaceSelector` says otherwise.",
+    elsewhere: Elsewhere::Outside("Prometheus reads monitors, weir does not."),
     needs: &["serviceMonitors", "services"],
     run: selects_nothing,
 };
@@ -25,6 +26,7 @@ pub(crate) static PORT_NAME: Check = Check {
     family: Family::Scraping,
     about: "`endpoints[].port` is the *name* of a port of the Service; a number belongs in `targetPort`. Prometheus drops the target in \
             silence.",
+    elsewhere: Elsewhere::Outside("Prometheus reads monitors, weir does not."),
     needs: &["serviceMonitors", "services"],
     run: port_name,
 };
@@ -35,6 +37,7 @@ pub(crate) static NOT_TAKEN: Check = Check {
     severity: Severity::Error,
     family: Family::Scraping,
     about: "Each Prometheus takes monitors with certain labels only; that of kube-prometheus-stack wants `release: <name of the release>`.",
+    elsewhere: Elsewhere::Outside("Prometheus reads monitors, weir does not."),
     needs: &["serviceMonitors", "prometheuses"],
     run: not_taken,
 };
@@ -45,6 +48,7 @@ pub(crate) static TOKEN_MISSING: Check = Check {
     severity: Severity::Error,
     family: Family::Scraping,
     about: "The page is asked for without a token, or not at all: 401. The Secret must be in the monitor's namespace.",
+    elsewhere: Elsewhere::Outside("Prometheus reads monitors, weir does not."),
     needs: &["serviceMonitors", "secrets"],
     run: token_missing,
 };
@@ -56,6 +60,7 @@ pub(crate) static POD_MONITORING: Check = Check {
     family: Family::Scraping,
     about: "Google's collectors read nothing by it and say nothing. It selects pods of its own namespace by their labels; its port is a \
             number, or the name of a container's port.",
+    elsewhere: Elsewhere::Outside("Prometheus reads monitors, weir does not."),
     needs: &["podMonitorings", "pods"],
     run: pod_monitoring,
 };

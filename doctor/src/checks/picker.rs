@@ -4,7 +4,7 @@ use crate::facts::Facts;
 use crate::facts::meta::Meta;
 use crate::facts::pool::Pool;
 use crate::facts::workload::{IntOrName, ServicePort};
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{meta, path};
 
 pub(crate) static SERVICE_MISSING: Check = Check {
@@ -14,6 +14,7 @@ pub(crate) static SERVICE_MISSING: Check = Check {
     family: Family::Pool,
     about: "The gateway has nobody to ask: requests get 500, or with `failureMode: FailOpen` any server. The Service must be in the pool's \
             namespace and not of type ExternalName.",
+    elsewhere: Elsewhere::Told { log: true, metric: "weir_kubernetes_problems" },
     needs: &["pools", "services"],
     run: service_missing,
 };
@@ -25,6 +26,7 @@ pub(crate) static SERVICE_PORT: Check = Check {
     family: Family::Pool,
     about: "Most gateways do not notice: requests get 500, or are spread over the servers without a pick. The number is the Service's \
             port, which is not always the picker's own (9002).",
+    elsewhere: Elsewhere::Outside("the picker that suffers from it cannot know it, or does not run."),
     needs: &["pools", "services"],
     run: service_port,
 };
@@ -35,6 +37,7 @@ pub(crate) static PORT_NAME: Check = Check {
     severity: Severity::Warning,
     family: Family::Pool,
     about: "Istio takes the protocol from the port's name: `grpc-…` or `http2-…` works, `tcp-…` and others break the call of the picker.",
+    elsewhere: Elsewhere::Outside("the picker that suffers from it cannot know it, or does not run."),
     needs: &["pools", "services", "gateways"],
     run: port_name,
 };
@@ -46,6 +49,7 @@ pub(crate) static TLS_RULE_MISSING: Check = Check {
     family: Family::Pool,
     about: "The picker speaks TLS with a certificate of its own, and Istio calls it in plain text unless a DestinationRule says \
             otherwise: requests get 500. `--secure-serving=false` at the picker does as well.",
+    elsewhere: Elsewhere::Outside("it is a rule of the mesh, which no server of weir's reads."),
     needs: &["pools", "gateways", "destinationRules", "pods"],
     run: tls_rule_missing,
 };
