@@ -163,7 +163,7 @@ mod tests {
         let mut registry = Registry::default();
         let metrics = ScrapeMetrics::register(&mut registry);
         metrics.succeeded(Unused { dropped_lines: 2, invalid: 3, duplicates: 4, outdated: 5 });
-        metrics.failed(FailureKind::TooLarge);
+        metrics.failed(&ScrapeFailure::new(weir_datastore::FailureKind::TooLarge, "http://a/metrics", "too large"));
         metrics.body_bytes.inc_by(6);
         metrics.endpoints.set(7);
         metrics.overdue.inc_by(8);
@@ -179,6 +179,8 @@ mod tests {
             "weir_scrapes_total{outcome=\"ok\"} 1",
             "weir_scrapes_total{outcome=\"too_large\"} 1",
             "weir_scrapes_total{outcome=\"no_engine\"} 0",
+            "weir_scrape_troubles_total{code=\"page-unreachable\"} 1",
+            "weir_scrape_troubles_total{code=\"page-absent\"} 0",
             "weir_scrape_duration_seconds_bucket{le=\"0.025\"} 1",
             "weir_scrape_gap_seconds_bucket{le=\"1.25\"} 1",
             "weir_scrape_gap_seconds_bucket{le=\"1.0\"} 0",

@@ -49,7 +49,7 @@ pub(crate) static TOKEN_MISSING: Check = Check {
     family: Family::Scraping,
     about: "The page is asked for without a token, or not at all: 401. The Secret must be in the monitor's namespace.",
     elsewhere: Elsewhere::Outside("Prometheus reads monitors, weir does not."),
-    needs: &["serviceMonitors", "secrets"],
+    needs: &["serviceMonitors", "podMonitors", "secrets"],
     run: token_missing,
 };
 
@@ -196,26 +196,26 @@ fn not_taken(facts: &Facts) -> Vec<Finding> {
 }
 
 fn token_missing(facts: &Facts) -> Vec<Finding> {
+    let services = facts.service_monitors.iter().map(|monitor| {
+        let endpoints = monitor.spec.as_ref().and_then(|spec| spec.endpoints.as_ref());
+        ("ServiceMonitor", meta(monitor.metadata.as_ref()), endpoints)
+    });
+    let pods = facts.pod_monitors.iter().map(|monitor| {
+        let endpoints = monitor.spec.as_ref().and_then(|spec| spec.pod_metrics_endpoints.as_ref());
+        ("PodMonitor", meta(monitor.metadata.as_ref()), endpoints)
+    });
     let mut found = Vec::new();
-    for monitor in facts.service_monitors.iter() {
-        let own = meta(monitor.metadata.as_ref());
-        let secret_of = |endpoint: &MonitorEndpoint| {
-            let credentials = endpoint.authorization.as_ref().and_then(|authorization| authorization.credentials.as_ref());
-            credentials.or(endpoint.bearer_token_secret.as_ref())?.name.clone()
-        };
-        for name in monitor.spec.iter().flat_map(|spec| spec.endpoints.iter().flatten()).filter_map(secret_of) {
+    for (kind, own, endpoints) in services.chain(pods) {
+        for name in endpoints.into_iter().flatten().filter_map(MonitorEndpoint::secret) {
             let absent = facts.secrets.iter().any(|secret| {
                 secret.namespace.as_deref() == Some(own.namespace())
-                    && secret.name.as_deref() == Some(&name)
+                    && secret.name.as_deref() == Some(name)
                     && secret.present == Some(false)
             });
             if absent {
-                let finding = Finding::new(
-                    "ServiceMonitor",
-                    own.path(),
-                    "its token is in a Secret that does not exist: the page answers 401",
-                )
-                .evidence(format!("there is no Secret {}/{name}", own.namespace()));
+                let finding =
+                    Finding::new(kind, own.path(), "its token is in a Secret that does not exist: the page answers 401")
+                        .evidence(format!("there is no Secret {}/{name}", own.namespace()));
                 found.push(finding.remedy(format!(
                     "kubectl -n {} get secrets; the token's Secret must be in the monitor's namespace",
                     own.namespace()

@@ -50,7 +50,7 @@ pub(crate) static TLS_RULE_MISSING: Check = Check {
     about: "The picker speaks TLS with a certificate of its own, and Istio calls it in plain text unless a DestinationRule says \
             otherwise: requests get 500. `--secure-serving=false` at the picker does as well.",
     elsewhere: Elsewhere::Outside("it is a rule of the mesh, which no server of weir's reads."),
-    needs: &["pools", "gateways", "destinationRules", "pods"],
+    needs: &["pools", "gateways", "destinationRules", "pods", "pickerDials"],
     run: tls_rule_missing,
 };
 
@@ -167,12 +167,7 @@ fn tls_rule_missing(facts: &Facts) -> Vec<Finding> {
         let pool_meta = meta(pool.metadata.as_ref());
         let name = pool.picker()?.name.as_deref()?;
         let service = facts.picker_service(pool)?;
-        let pods = facts.picker_pods(pool);
-        let plain = |flag: &str| matches!(flag, "false" | "f" | "0" | "F" | "False" | "FALSE");
-        let speaks_tls = !pods.is_empty() && pods.iter().all(|pod| {
-            let arguments_known = pod.containers().all(|container| container.args.is_some());
-            arguments_known && !pod.flag("secure-serving").or_else(|| pod.flag("secureServing")).is_some_and(plain)
-        });
+        let speaks_tls = super::picker_tls::speaks(facts, pool) == Some(true);
         // A rule applies from the service's own namespace, the client's, or the mesh's root.
         let rules = facts.destination_rules.all()?;
         let hosts = [name.to_owned(), format!("{name}.{}", pool_meta.namespace()), format!("{name}.{}.svc", pool_meta.namespace()), format!("{name}.{}.svc.cluster.local", pool_meta.namespace())];

@@ -72,12 +72,14 @@ pub struct Facts {
     pub(crate) scaled_objects: Listing<scaling::ScaledObject>,
     pub(crate) api_services: Listing<scaling::ApiService>,
     pub(crate) service_monitors: Listing<monitoring::ServiceMonitor>,
+    pub(crate) pod_monitors: Listing<monitoring::PodMonitor>,
     pub(crate) pod_monitorings: Listing<monitoring::PodMonitoring>,
     pub(crate) prometheuses: Listing<monitoring::Prometheus>,
     /// Secrets that monitors name: whether they are there, nothing of what is in them.
     pub(crate) secrets: Listing<monitoring::SecretName>,
     pub(crate) pages: Listing<observed::Page>,
     pub(crate) served_models: Listing<observed::ServedModels>,
+    pub(crate) picker_dials: Listing<observed::Dial>,
     pub(crate) picker_configs: Listing<observed::PickerConfig>,
     pub(crate) log_signs: Listing<observed::LogSign>,
 }

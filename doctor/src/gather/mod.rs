@@ -5,6 +5,7 @@
 
 mod ask;
 mod config;
+mod dial;
 mod list;
 mod logs;
 mod pages;
@@ -97,14 +98,15 @@ impl Gatherer {
         self.list(&asker, &mut facts).await;
         let pools = facts.every_pool().count();
         progress(&format!("{pools} pools, {} pods known: reading their pages", facts.pods.iter().count()));
-        let (pages, configs, signs, secrets) = tokio::join!(
+        let (pages, dials, configs, signs, secrets) = tokio::join!(
             pages::read(&asker, &facts, &self.options),
+            dial::read(&asker, &facts),
             config::read(&asker, &facts),
             logs::read(&asker, &facts),
             list::secrets(&asker, &facts),
         );
         (facts.pages, facts.served_models) = pages;
-        (facts.picker_configs, facts.log_signs, facts.secrets) = (configs, signs, secrets);
+        (facts.picker_dials, facts.picker_configs, facts.log_signs, facts.secrets) = (dials, configs, signs, secrets);
         progress("examining");
         Ok(facts)
     }
@@ -180,6 +182,7 @@ impl Gatherer {
                 list::all(asker, here("apis/keda.sh/v1alpha1/scaledobjects")),
                 list::api_services(asker),
                 list::all(asker, here("apis/monitoring.coreos.com/v1/servicemonitors")),
+                list::all(asker, here("apis/monitoring.coreos.com/v1/podmonitors")),
                 list::all(asker, here("apis/monitoring.googleapis.com/v1/podmonitorings")),
                 list::all(asker, anywhere("apis/monitoring.coreos.com/v1/prometheuses")),
             )
@@ -207,6 +210,7 @@ impl Gatherer {
             facts.scaled_objects,
             facts.api_services,
             facts.service_monitors,
+            facts.pod_monitors,
             facts.pod_monitorings,
             facts.prometheuses,
         ) = scaling;

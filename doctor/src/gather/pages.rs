@@ -92,7 +92,7 @@ fn places(facts: &Facts, most: usize) -> (Vec<Place>, bool) {
 }
 
 /// What kind of refusal the API server tells of, where the pod itself did not answer.
-fn failure(answer: &Answer) -> Option<(&'static str, String)> {
+pub(super) fn failure(answer: &Answer) -> Option<(&'static str, String)> {
     let status: Value = serde_json::from_slice(&answer.body).ok()?;
     if status["kind"].as_str() != Some("Status") || status["apiVersion"].as_str() != Some("v1") {
         return None;
