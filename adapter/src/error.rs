@@ -5,6 +5,7 @@
 
 use http::StatusCode;
 use thiserror::Error;
+use weir_datastore::codes;
 use weir_datastore::selector::SelectorError;
 
 use crate::EXTERNAL;
@@ -112,6 +113,22 @@ pub(crate) const DOCUMENT_TYPES: &str = "application/json";
 impl ApiError {
     pub(crate) fn code(&self) -> StatusCode {
         self.code_and_reason().0
+    }
+
+    /// What an operator has to mend, as docs/troubleshooting.md calls it; none for a caller that asks as no autoscaler does.
+    pub(crate) fn trouble(&self) -> Option<&'static str> {
+        match self {
+            Self::UnknownMetric { .. } | Self::UnknownResource { .. } => Some(codes::HPA_METRIC_MISSPELT),
+            Self::NoPool { .. } => Some(codes::HPA_SELECTS_NO_POOL),
+            Self::UnknownPath { .. }
+            | Self::InvalidPath { .. }
+            | Self::MalformedUrl { .. }
+            | Self::Method { .. }
+            | Self::NotAcceptable { .. }
+            | Self::FieldSelector
+            | Self::NotPermitted { .. } => None,
+            _ => Some(codes::HPA_METRIC_FAILED),
+        }
     }
 
     /// The object in which Kubernetes' clients read the failure.

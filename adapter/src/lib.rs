@@ -50,6 +50,7 @@ mod openapi_protobuf;
 
 mod metrics;
 pub mod registration;
+mod troubles;
 
 #[cfg(test)]
 mod tests;

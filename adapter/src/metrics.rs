@@ -5,12 +5,14 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use weir_datastore::codes;
 
 /// Counters and histograms of the adapter.
 #[derive(Clone, Debug)]
 pub(crate) struct AdapterMetrics {
     external_requests: Family<ExternalLabels, Counter>,
     custom_requests: Family<CustomLabels, Counter>,
+    troubles: Family<[(&'static str, &'static str); 1], Counter>,
     freshness: Family<FreshnessLabels, Histogram, fn() -> Histogram>,
 }
 
@@ -39,6 +41,7 @@ impl AdapterMetrics {
         let metrics = Self {
             external_requests: Family::default(),
             custom_requests: Family::default(),
+            troubles: Family::default(),
             // The buckets of the Go adapters, so that their dashboards work.
             freshness: Family::new_with_constructor(|| Histogram::new(exponential_buckets(1.0, 1.364, 20))),
         };
@@ -51,6 +54,14 @@ impl AdapterMetrics {
             "weir_custom_metric_requests",
             "Requests for custom metrics by described resource, metric (`unknown`: none of it) and HTTP status",
             metrics.custom_requests.clone(),
+        );
+        for code in [codes::HPA_METRIC_FAILED, codes::HPA_METRIC_MISSPELT, codes::HPA_SELECTS_NO_POOL] {
+            drop(metrics.troubles.get_or_create(&[("code", code)]));
+        }
+        registry.register(
+            "weir_metric_troubles",
+            "Requests for metrics that an autoscaler got no value for, by the code in docs/troubleshooting.md",
+            metrics.troubles.clone(),
         );
         registry.register_with_unit(
             "metrics_apiserver_metric_freshness",
@@ -69,6 +80,11 @@ impl AdapterMetrics {
     /// A request for `metric` (none: there is no such one) of `resource` was answered with `code`.
     pub(crate) fn custom_requested(&self, resource: &'static str, metric: Option<&'static str>, code: u16) {
         self.custom_requests.get_or_create(&CustomLabels { resource, metric: metric.unwrap_or(UNKNOWN), code }).inc();
+    }
+
+    /// A request was in vain, for something that is to be mended.
+    pub(crate) fn troubled(&self, code: &'static str) {
+        self.troubles.get_or_create(&[("code", code)]).inc();
     }
 
     /// A value of `group` as old as `seconds` was given out.

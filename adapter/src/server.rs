@@ -27,6 +27,7 @@ use crate::path::{Object, Route};
 use crate::provider::Source;
 use crate::query::Query;
 use crate::table::Table;
+use crate::troubles::Troubles;
 use crate::wire::ValueList;
 use crate::{EXTERNAL, names, protobuf, provider, yaml};
 
@@ -38,6 +39,7 @@ struct Adapter {
     groups: Groups,
     config: AdapterConfig,
     metrics: AdapterMetrics,
+    troubles: Troubles,
     discovery: Discovery,
     openapi: OpenApi,
 }
@@ -53,6 +55,7 @@ pub fn router(datastore: Datastore, config: AdapterConfig, registry: &mut Regist
         groups,
         config,
         metrics: AdapterMetrics::register(registry),
+        troubles: Troubles::default(),
         discovery: Discovery::new(groups),
         openapi: OpenApi::new(groups),
     };
@@ -207,7 +210,13 @@ impl Adapter {
     fn written(&self, asking: &Asking<'_>, values: Result<(ValueList, (Form, Shape), Parameters), ApiError>) -> Response {
         let (values, (form, shape), parameters) = match values {
             Ok(all) => all,
-            Err(error) => return asking.failure(&error),
+            Err(error) => {
+                let request = asking.parts.uri.path_and_query().map_or("", |request| request.as_str());
+                if let Some(code) = self.troubles.met(request, &error, self.config.clock.now().instant) {
+                    self.metrics.troubled(code);
+                }
+                return asking.failure(&error);
+            }
         };
         let body = match (form, shape) {
             (Form::Protobuf, _) => Some(protobuf::values(&values)),

@@ -10,9 +10,9 @@ use hyper_util::client::legacy::Error as ClientError;
 use rustls::{AlertDescription, CertificateError};
 use thiserror::Error;
 use url::Url;
-use weir_datastore::FailureKind;
 use weir_datastore::engine::ReadError;
 use weir_datastore::page::PageError;
+use weir_datastore::{FailureKind, codes};
 
 use crate::client::ConnectTimeout;
 
@@ -25,6 +25,8 @@ const LONGEST_MESSAGE: usize = 600;
 pub struct ScrapeFailure {
     /// What kind of failure: bounded, a label on our own page.
     pub kind: FailureKind,
+    /// What an operator has to mend: the same name in logs, metrics and `weir doctor`.
+    pub code: &'static str,
     /// One line for people: the URL, what happened, the way out.
     pub message: String,
 }
@@ -36,7 +38,15 @@ impl ScrapeFailure {
         if message.chars().count() == LONGEST_MESSAGE {
             message.push('…');
         }
-        Self { kind, message }
+        let code = match kind {
+            FailureKind::NotMetrics | FailureKind::NoEngine => codes::PAGE_ENGINE_UNKNOWN,
+            _ => codes::PAGE_UNREACHABLE,
+        };
+        Self { kind, code, message }
+    }
+
+    fn coded(self, code: &'static str) -> Self {
+        Self { code, ..self }
     }
 
     pub(crate) fn of_page(url: &Url, error: &ReadError) -> Self {
@@ -48,7 +58,11 @@ impl ScrapeFailure {
             ReadError::Page(PageError::TooManySamples { .. }) => (FailureKind::TooLarge, "; is this a model server's page?"),
             ReadError::Page(_) => (FailureKind::NotMetrics, "; are address, port and metrics path right?"),
         };
-        Self::new(kind, url.as_str(), &format!("{error}{hint}"))
+        let failure = Self::new(kind, url.as_str(), &format!("{error}{hint}"));
+        match error {
+            ReadError::NoEngine { sample_lines: 0, .. } => failure.coded(codes::PAGE_EMPTY),
+            _ => failure,
+        }
     }
 
     pub(crate) fn of_status(url: &Url, status: StatusCode, wants_tls: bool) -> Self {
@@ -65,7 +79,13 @@ impl ScrapeFailure {
             500..=599 => "the server failed to write its page: look at its log",
             _ => "only 200 is a page: are address, port and metrics path right?",
         };
-        Self::new(FailureKind::Status, url.as_str(), &format!("HTTP {status}: {hint}"))
+        let failure = Self::new(FailureKind::Status, url.as_str(), &format!("HTTP {status}: {hint}"));
+        match status.as_u16() {
+            401 => failure.coded(codes::PAGE_UNAUTHORIZED),
+            403 => failure.coded(codes::PAGE_FORBIDDEN),
+            404 | 405 | 501 => failure.coded(codes::PAGE_ABSENT),
+            _ => failure,
+        }
     }
 
     pub(crate) fn of_timeout(url: &Url, limit: Duration, progress: Progress) -> Self {
@@ -82,7 +102,12 @@ impl ScrapeFailure {
 
     pub(crate) fn of_transport(url: &Url, error: &(dyn StdError + 'static), limit: Duration, progress: Progress) -> Self {
         let (kind, what) = transport(url.scheme() == "https", error, limit, progress);
-        Self::new(kind, url.as_str(), &what)
+        let failure = Self::new(kind, url.as_str(), &what);
+        let is_refused = |cause: &io::Error| cause.kind() == ErrorKind::ConnectionRefused;
+        match causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).any(is_refused) {
+            true => failure.coded(codes::SERVER_PORT_REFUSED),
+            false => failure,
+        }
     }
 }
 

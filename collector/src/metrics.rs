@@ -4,9 +4,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use weir_datastore::{FailureKind, Unused};
+use weir_datastore::{Unused, codes};
 
 use crate::counted::{Counted, OK, OUTCOMES};
+use crate::failure::ScrapeFailure;
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,9 +43,23 @@ impl Drop for UnderWay<'_> {
 }
 
 /// Counters of scraping. Clones share them.
+/// What can be wrong with a page.
+const TROUBLES: [&str; 9] = [
+    codes::SERVER_PORT_REFUSED,
+    codes::PAGE_UNREACHABLE,
+    codes::PAGE_UNAUTHORIZED,
+    codes::PAGE_FORBIDDEN,
+    codes::PAGE_ABSENT,
+    codes::PAGE_EMPTY,
+    codes::PAGE_ENGINE_UNKNOWN,
+    codes::PAGE_FAMILY_MISSING,
+    codes::PAGE_STALE,
+];
+
 #[derive(Clone, Debug)]
 pub(crate) struct ScrapeMetrics {
     scrapes: Counted,
+    troubles: Counted,
     pages: Counted,
     concurrent: Gauge,
     pub(crate) gap: Histogram,
@@ -65,9 +80,11 @@ impl ScrapeMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let help = "Pages asked for: whole, restricted to the wanted series, or restricted to be compared with a whole one";
         let pages = Counted::register(registry, "weir_scrape_pages", help, "kind", PageKind::ALL.map(PageKind::label));
+        let troubles = "Reads of endpoints' pages that met a trouble, by its code in docs/troubleshooting.md";
         let help = "Attempts to read an endpoint's page, by outcome";
         let metrics = Self {
             scrapes: Counted::register(registry, "weir_scrapes", help, "outcome", OUTCOMES),
+            troubles: Counted::register(registry, "weir_scrape_troubles", troubles, "code", TROUBLES),
             pages,
             concurrent: Gauge::default(),
             gap: Histogram::new([0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0]),
@@ -124,8 +141,14 @@ impl ScrapeMetrics {
         self.outdated_samples.inc_by(unused.outdated.into());
     }
 
-    pub(crate) fn failed(&self, kind: FailureKind) {
-        self.scrapes.count(kind.label());
+    pub(crate) fn failed(&self, failure: &ScrapeFailure) {
+        self.scrapes.count(failure.kind.label());
+        self.troubled(failure.code);
+    }
+
+    /// A page was had, or not, with the trouble of that code.
+    pub(crate) fn troubled(&self, code: &'static str) {
+        self.troubles.count(code);
     }
 }
 
@@ -140,7 +163,7 @@ mod tests {
         let mut registry = Registry::default();
         let metrics = ScrapeMetrics::register(&mut registry);
         metrics.succeeded(Unused { dropped_lines: 2, invalid: 3, duplicates: 4, outdated: 5 });
-        metrics.failed(FailureKind::TooLarge);
+        metrics.failed(&ScrapeFailure::new(weir_datastore::FailureKind::TooLarge, "http://a/metrics", "too large"));
         metrics.body_bytes.inc_by(6);
         metrics.endpoints.set(7);
         metrics.overdue.inc_by(8);
@@ -156,6 +179,8 @@ mod tests {
             "weir_scrapes_total{outcome=\"ok\"} 1",
             "weir_scrapes_total{outcome=\"too_large\"} 1",
             "weir_scrapes_total{outcome=\"no_engine\"} 0",
+            "weir_scrape_troubles_total{code=\"page-unreachable\"} 1",
+            "weir_scrape_troubles_total{code=\"page-absent\"} 0",
             "weir_scrape_duration_seconds_bucket{le=\"0.025\"} 1",
             "weir_scrape_gap_seconds_bucket{le=\"1.25\"} 1",
             "weir_scrape_gap_seconds_bucket{le=\"1.0\"} 0",

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 use weir_datastore::engine::PageReader;
-use weir_datastore::{EndpointKey, EndpointLoad, EndpointWriter};
+use weir_datastore::{EndpointKey, EndpointLoad, EndpointWriter, codes};
 
 use crate::activity::EndpointActivity;
 use crate::asking::{Asking, Told, Turn};
@@ -52,6 +52,7 @@ impl EndpointLoop {
         let mut asking = Asking::new(self.writer.key());
         let mut told = self.activity.follow();
         let mut run = FailureRun::default();
+        let mut lacks = Lacks::default();
         let mut member = self.pace.member();
         // Whether the last good page showed requests, and when it was asked for.
         let mut works = false;
@@ -94,6 +95,7 @@ impl EndpointLoop {
             wait = match outcome {
                 Ok(Told { load, latencies, trial }) => {
                     shared.metrics.succeeded(load.unused);
+                    lacks.told(self.writer.key(), &load, &shared.metrics);
                     if let Some(before) = last_good.replace(load.scraped_at) {
                         shared.metrics.gap.observe((load.scraped_at - before).as_secs_f64());
                     }
@@ -122,7 +124,7 @@ impl EndpointLoop {
                     Wait { until: next.at, asked_at: Some(asked_at), may_wake: !busy, may_hurry: false }
                 }
                 Err(failure) => {
-                    shared.metrics.failed(failure.kind);
+                    shared.metrics.failed(&failure);
                     self.writer.failed(failure.kind, &failure.message, now);
                     run.goes_on(self.writer.key(), &failure, now);
                     member.set(false);
@@ -179,6 +181,33 @@ impl Wait {
     }
 }
 
+/// What good pages lack, or have of long ago: logged when it changes, counted with each page.
+#[derive(Default)]
+struct Lacks(Option<&'static str>);
+
+impl Lacks {
+    fn told(&mut self, key: &EndpointKey, load: &EndpointLoad, metrics: &ScrapeMetrics) {
+        let missing = load.lacks();
+        let code = match (load.unused.outdated, missing.is_empty()) {
+            (0, true) => None,
+            (0, false) => Some(codes::PAGE_FAMILY_MISSING),
+            _ => Some(codes::PAGE_STALE),
+        };
+        code.into_iter().for_each(|code| metrics.troubled(code));
+        if code == self.0 {
+            return;
+        }
+        self.0 = code;
+        match code {
+            Some(code) => warn!(
+                pool = %key.pool, address = %key.address, code, engine = load.engine.name(), missing = missing.join(", "),
+                outdated = load.unused.outdated, "a page does not tell all: what it lacks is unknown, not zero"
+            ),
+            None => info!(pool = %key.pool, address = %key.address, "the page tells all again"),
+        }
+    }
+}
+
 /// Failures in a row: its beginning and its end are logged, what is between is counted.
 #[derive(Default)]
 struct FailureRun {
@@ -192,7 +221,7 @@ impl FailureRun {
         if self.since.is_none() {
             self.since = Some(now);
             let kind = failure.kind.label();
-            warn!(pool = %key.pool, address = %key.address, kind, error = %failure.message, "scrape failed");
+            warn!(pool = %key.pool, address = %key.address, code = failure.code, kind, error = %failure.message, "scrape failed");
         }
     }
 

@@ -12,9 +12,11 @@
 //! 7. [`snapshot`](PoolSnapshot): a pool at one moment, computed when read, with [`selector`] and [`Saturation`].
 //! 8. [`RequiredWriter`]: where the replicas that a pool requires are written down by whoever computes them.
 //! 9. [`catalog`]: every family served of a pool, with unit, meaning and the right target type.
+//! 10. [`codes`]: one name for each cause of trouble, in logs, metrics and `weir doctor`.
 
 pub mod catalog;
 mod cells;
+pub mod codes;
 mod demand;
 pub mod engine;
 pub mod latency;

@@ -133,6 +133,18 @@ pub struct EndpointLoad {
 }
 
 impl EndpointLoad {
+    /// The load signals that its page lacks though its engine tells them, for people. Pages of these engines may lack the KV cache's use:
+    /// TGI has none, llama.cpp's builds since 2025 and Triton's backends do not tell it, and what is custom is told by whoever wrote it.
+    pub fn lacks(&self) -> Vec<&'static str> {
+        let without_cache = matches!(self.engine, Engine::Tgi | Engine::LlamaCpp | Engine::Triton | Engine::Custom);
+        let signals = [
+            ("waiting requests", self.waiting.is_none()),
+            ("running requests", self.running.is_none()),
+            ("KV cache use", self.kv_cache_utilization.is_none() && !without_cache),
+        ];
+        signals.into_iter().filter(|(_, is_missing)| *is_missing).map(|(name, _)| name).collect()
+    }
+
     /// Whether the server does something, or has since `earlier`.
     pub fn is_active_since(&self, earlier: Option<&Self>) -> bool {
         let busy = |signal: Option<Combined>| signal.is_some_and(|signal| signal.value > 0.0);

@@ -1,7 +1,7 @@
 //! The table of checks as a page: `docs/troubleshooting.md`.
 
 use crate::checks::CHECKS;
-use crate::finding::Family;
+use crate::finding::{Check, Elsewhere, Family};
 
 const HEAD: &str = "# Troubleshooting
 
@@ -27,8 +27,11 @@ Its rights: `get`, `list` on what is listed, `get` on `pods/proxy`, `pods/log` a
 for the metadata alone. Nothing is written to the cluster.
 
 `weir explain hpa NAME` asks the metrics API as the autoscaler does and shows its arithmetic: each value and its age, target, ratio, tolerance, Ready
-pods, proposal, which metric wins, what window, policies or bounds hold it, and the next size. What the controller remembers of earlier turns cannot
-be seen from outside; a window is taken as if the present size had just been recommended. `weir explain pool NAME` shows the pool's servers, their
+pods, proposal, which metric wins, what window, policies or bounds hold it, and the next size; without a name, for all autoscalers of the namespace;
+with `-o json` for programs. What the controller remembers of earlier turns it keeps to itself: recommendations for its windows, changes of size for
+its policies. `explain` takes what the status and the Events of the last hour tell of them, and where the rest makes a difference it says so under
+`unless`. It assumes a turn of 15 s, a tolerance of 0.1 and a scale-down window of 5 min, which are the controller's defaults, and that the controller
+was not started anew since. `weir explain pool NAME` shows the pool's servers, their
 numbers, and the means, totals and saturation that follow.
 
 | `weir doctor` returns | when |
@@ -49,14 +52,24 @@ pub fn documentation() -> String {
         }
         for check in CHECKS.iter().filter(|check| check.family == family) {
             page.push_str(&format!(
-                "\n### {}\n\n**{}** ({}). {}\n\nNeeds: {}.\n",
+                "\n### {}\n\n**{}** ({}). {}\n\n{}\n\nNeeds: {}.\n",
                 check.code,
                 check.title,
                 check.severity.as_str(),
                 check.about,
+                elsewhere(check),
                 check.needs.join(", ")
             ));
         }
     }
     page
+}
+
+/// Where servers of weir's name the same cause.
+fn elsewhere(check: &Check) -> String {
+    match check.elsewhere {
+        Elsewhere::Told { log: true, metric } => format!("In the logs of weir: `code=\"{}\"`; metric: `{metric}`.", check.code),
+        Elsewhere::Told { log: false, metric } => format!("In no log of weir; metric: `{metric}`."),
+        Elsewhere::Outside(why) => format!("Seen from outside only: {why}"),
+    }
 }

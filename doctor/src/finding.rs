@@ -55,6 +55,20 @@ impl Family {
     }
 }
 
+/// Where else than in `weir doctor` a cause is named.
+#[derive(Clone, Copy, Debug)]
+pub enum Elsewhere {
+    /// Servers of weir's meet it.
+    Told {
+        /// Whether a log line has the code; else the metric alone tells it.
+        log: bool,
+        /// The metric that shows it, as a query would name it.
+        metric: &'static str,
+    },
+    /// None of them does: why.
+    Outside(&'static str),
+}
+
 /// One check: a line of the table.
 #[derive(Debug)]
 pub struct Check {
@@ -68,6 +82,8 @@ pub struct Check {
     pub family: Family,
     /// What happens then, what it looks like from outside, and what mends it.
     pub about: &'static str,
+    /// Where servers of weir's name the same cause.
+    pub elsewhere: Elsewhere,
     /// Which facts it cannot do without, by their name in a record.
     pub needs: &'static [&'static str],
     /// Finds it. Pure.

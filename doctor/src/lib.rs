@@ -24,7 +24,7 @@ mod tests;
 
 pub use checks::{CHECKS, examine};
 pub use documentation::documentation;
-pub use explain::{ExplainError, Explanation, Reading, explain_autoscaler, explain_pool};
+pub use explain::{ExplainError, Explanation, MetricAnswer, Otherwise, Prediction, Reading, explain_autoscaler, explain_pool};
 pub use facts::{FORMAT, Facts, LARGEST, RecordError};
-pub use finding::{Check, Examination, Family, Finding, NotKnown, Severity};
+pub use finding::{Check, Elsewhere, Examination, Family, Finding, NotKnown, Severity};
 pub use gather::{GatherError, GatherOptions, Gatherer};

@@ -59,7 +59,28 @@ pub(crate) struct History {
     scale_downs: Vec<ScaleEvent>,
 }
 
+/// What is known from outside of the controller's memory of one HPA; times from the caller's epoch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Sizes that were recommended, and when.
+    pub recommendations: Vec<(Duration, u32)>,
+    /// Changes of size that the HPA made, from and to, and when.
+    pub rescales: Vec<(Duration, u32, u32)>,
+}
+
 impl History {
+    /// A memory that has begun.
+    pub(crate) fn of(memory: &Memory, spec: &HpaSpec) -> Self {
+        let recommendations = memory.recommendations.iter().map(|(at, replicas)| (*at, i64::from(*replicas))).collect();
+        let mut history = Self { recommendations, seeded: true, ..Self::default() };
+        let mut rescales = memory.rescales.clone();
+        rescales.sort_by_key(|(at, _, _)| *at);
+        for (at, from, to) in rescales {
+            history.record_scale(at, spec, i64::from(from), i64::from(to));
+        }
+        history
+    }
+
     /// The first turn counts the size it finds as a proposal, so that a restarted controller does
     /// not shrink at once.
     pub(crate) fn seed(&mut self, now: Duration, current: i64) {

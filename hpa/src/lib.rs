@@ -34,7 +34,7 @@ mod zero;
 #[cfg(test)]
 mod tests;
 
-pub use behavior::{Limit, Stabilized};
+pub use behavior::{Limit, Memory, Stabilized};
 pub use condition::{Condition, ConditionKind, Event, Reason};
 pub use proposal::{MetricError, MetricProposal, Proposal, Rule};
 pub use quantity::{format_milli, milli};

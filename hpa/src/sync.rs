@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::behavior::{History, Limit, Normalized, Stabilized};
+use crate::behavior::{History, Limit, Memory, Normalized, Stabilized};
 use crate::calculator::{Surroundings, propose};
 use crate::condition::{Condition, ConditionKind, Event, Reason};
 use crate::proposal::MetricProposal;
@@ -94,6 +94,12 @@ impl Hpa {
         spec.validate()?;
         self.spec = spec;
         Ok(())
+    }
+
+    /// Takes over a memory in place of the own one. The size of the next turn then does not count as recommended, as it does in the
+    /// first turn of a controller.
+    pub fn set_memory(&mut self, memory: &Memory) {
+        self.history = History::of(memory, &self.spec);
     }
 
     /// Takes over the condition `ScaledToZero` of an existing HPA: whether its zero is its own.

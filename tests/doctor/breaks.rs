@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use weir_tests::installed;
 
-use super::chart::POOL;
+use super::chart::{POOL, role};
 use super::{Scene, autoscaler, routes};
 
 type Act = fn(&Scene);
@@ -85,6 +85,19 @@ pub(crate) const BREAKS: &[(&str, &[&str], Act, Act)] = &[
         &[],
         |scene| replace(scene, POOL_OBJECT, "/spec/endpointPickerRef/port/number", json!(9003)),
         |scene| replace(scene, POOL_OBJECT, "/spec/endpointPickerRef/port/number", json!(9002)),
+    ),
+    (
+        "picker-forbidden",
+        &[],
+        |scene| {
+            scene.cluster.apply(&scene.namespace, &role(false));
+            scene.kubectl(&["delete", "pod", "-l", "app=epp", "--grace-period=1"]);
+        },
+        |scene| {
+            scene.cluster.apply(&scene.namespace, &role(true));
+            // What its log said is forgotten with it.
+            scene.kubectl(&["delete", "pod", "-l", "app=epp", "--grace-period=1"]);
+        },
     ),
     (
         "picker-no-pods",

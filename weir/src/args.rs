@@ -94,9 +94,12 @@ pub(crate) struct ExplainArguments {
     /// What is explained
     #[arg(value_name = "KIND")]
     pub(crate) kind: ExplainKind,
-    /// Its name
-    #[arg(value_name = "NAME")]
-    pub(crate) name: String,
+    /// Its name; without it, all HorizontalPodAutoscalers of the namespace
+    #[arg(value_name = "NAME", required_if_eq("kind", "pool"))]
+    pub(crate) name: Option<String>,
+    /// For people, or for programs
+    #[arg(long, short, default_value = "text", value_name = "FORM")]
+    pub(crate) output: DoctorOutput,
     /// Its namespace; without it, that of the kubeconfig's context
     #[arg(long, short, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,

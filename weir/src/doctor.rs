@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use weir_doctor::{Examination, Facts, GatherOptions, Gatherer, examine, explain_autoscaler, explain_pool, report};
+use weir_doctor::{
+    Examination, ExplainError, Explanation, Facts, GatherOptions, Gatherer, examine, explain_autoscaler, explain_pool, report,
+};
 
 use crate::args::{DoctorArguments, DoctorOutput, ExplainArguments, ExplainKind};
 
@@ -69,37 +71,67 @@ pub(crate) async fn explain(arguments: ExplainArguments) -> anyhow::Result<()> {
     let namespace = arguments.namespace.unwrap_or_else(|| client.default_namespace().to_owned());
     let options = GatherOptions { namespace: Some(namespace.clone()), deadline: arguments.timeout, ..GatherOptions::default() };
     let gatherer = Gatherer::new(client, options);
-    let facts = gatherer.gather(SystemTime::now(), &progress()).await?;
-    let explanation = match arguments.kind {
-        ExplainKind::Pool => explain_pool(&facts, &namespace, &arguments.name)?,
-        ExplainKind::Hpa => {
-            let readings = gatherer.readings(&facts, &namespace, &arguments.name, SystemTime::now()).await;
-            explain_autoscaler(&facts, &namespace, &arguments.name, &readings)?
+    let mut facts = gatherer.gather(SystemTime::now(), &progress()).await?;
+    let explained = match (arguments.kind, arguments.name) {
+        (ExplainKind::Pool, name) => vec![explain_pool(&facts, &namespace, &name.unwrap_or_default())],
+        (ExplainKind::Hpa, name) => {
+            gatherer.remember(&mut facts, &namespace).await;
+            let names = name.map_or_else(|| Gatherer::autoscalers(&facts, &namespace), |name| vec![name]);
+            let readings = gatherer.readings(&facts, &namespace, &names, SystemTime::now()).await;
+            let explained =
+                names.iter().zip(&readings).map(|(name, readings)| explain_autoscaler(&facts, &namespace, name, readings));
+            explained.collect()
         }
     };
-    let mut out = std::io::stdout().lock();
-    for line in explanation.lines {
-        // Names and messages are written by others: they are not to move the cursor.
-        let line: String = line.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect();
-        if let Err(error) = writeln!(out, "{line}") {
-            return if error.kind() == std::io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error.into()) };
+    written(&explanations(explained, arguments.output)?)
+}
+
+/// Explanations in their form; an object that cannot be explained is an error only where it is the only one.
+fn explanations(mut explained: Vec<Result<Explanation, ExplainError>>, form: DoctorOutput) -> anyhow::Result<String> {
+    if explained.len() == 1 {
+        explained = vec![Ok(explained.remove(0)?)];
+    }
+    match form {
+        DoctorOutput::Json => {
+            let told = explained.into_iter().map(|one| match one {
+                Ok(explanation) => serde_json::to_value(explanation),
+                Err(error) => Ok(serde_json::json!({"error": error.to_string()})),
+            });
+            let told: Vec<_> = told.collect::<Result<_, _>>()?;
+            Ok(format!("{:#}\n", serde_json::json!({"explanations": told})))
+        }
+        DoctorOutput::Text => {
+            let texts = explained.into_iter().map(|one| match one {
+                // Names and messages are written by others: they are not to move the cursor.
+                Ok(explanation) => explanation.lines.iter().map(|line| plain(line) + "\n").collect(),
+                Err(error) => plain(&error.to_string()) + "\n",
+            });
+            Ok(texts.collect::<Vec<String>>().join("\n"))
         }
     }
-    Ok(())
+}
+
+fn plain(line: &str) -> String {
+    line.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}
+
+/// Writes to whoever may have had enough.
+fn written(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn told(arguments: &DoctorArguments, examination: Examination) -> anyhow::Result<u8> {
-    let mut out = std::io::stdout().lock();
-    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let text = match arguments.output {
         DoctorOutput::Text => report::text(&examination, colour),
         DoctorOutput::Json => report::json(&examination)?,
     };
-    // Whoever reads may have had enough: what is returned is the same.
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(examination.exit_code()),
-    }
+    written(&text)?;
+    Ok(examination.exit_code())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep_until, timeout};
+use weir_datastore::codes;
 use weir_serving::{Complaint, FIELD_MANAGER, LookFailure, ObjectWatch, Seen};
 
 use super::judge::{Judgement, State, Todo, judge, name};
@@ -73,7 +74,7 @@ impl Keeper {
                     Seen::Absent => self.found = Found::Absent,
                     Seen::Failed(failure) => {
                         self.metrics.is_in(&self.name, State::Unknown);
-                        self.complaint.failed(&self.failed("read", &failure));
+                        self.complaint.failed_of(codes::APISERVICE_UNAVAILABLE, &self.failed("read", &failure));
                         continue;
                     }
                 },
@@ -102,7 +103,8 @@ impl Keeper {
                 return None;
             }
             Todo::Tell(text) => {
-                self.complaint.failed(&text);
+                let code = if state == State::Foreign { codes::APISERVICE_FOREIGN } else { codes::APISERVICE_UNAVAILABLE };
+                self.complaint.failed_of(code, &text);
                 return None;
             }
             // Nobody is sent here before there is an authority to trust.
@@ -147,11 +149,12 @@ impl Keeper {
             // Changed meanwhile: the watch tells how, and it is judged anew.
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => "conflict",
             Ok(Err(error)) => {
-                self.complaint.failed(&self.failed("written", &LookFailure::of(&error)));
+                self.complaint.failed_of(codes::APISERVICE_UNAVAILABLE, &self.failed("written", &LookFailure::of(&error)));
                 "failed"
             }
             Err(_elapsed) => {
-                self.complaint.failed(&format!("APIService {}: no answer within {} s", self.name, WRITE.as_secs()));
+                let late = format!("APIService {}: no answer within {} s", self.name, WRITE.as_secs());
+                self.complaint.failed_of(codes::APISERVICE_UNAVAILABLE, &late);
                 "failed"
             }
         };

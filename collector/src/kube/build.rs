@@ -32,14 +32,29 @@ impl Cluster<'_> {
         let config = self.config;
         let (page, wrong) = page_of(&pool.annotations, &config.annotation_prefix, pool.target_ports.len(), &config.metrics);
         let object = || format!("InferencePool {id} ({})", pool.version);
-        problems.extend(wrong.into_iter().map(|wrong| Problem { object: object(), field: wrong.field, message: wrong.message }));
+        problems.extend(wrong.into_iter().map(|wrong| Problem {
+            code: None,
+            object: object(),
+            field: wrong.field,
+            message: wrong.message,
+        }));
         let metrics = MetricsSource { scheme: page.scheme, path: page.path, engine: page.engine, families: page.families };
         let (endpoints, starts) = self.endpoints(pool, problems);
         let pending = starts.pending;
         let (hold, wrong) = hold_of(&pool.annotations, &config.annotation_prefix);
-        problems.extend(wrong.into_iter().map(|wrong| Problem { object: object(), field: wrong.field, message: wrong.message }));
+        problems.extend(wrong.into_iter().map(|wrong| Problem {
+            code: None,
+            object: object(),
+            field: wrong.field,
+            message: wrong.message,
+        }));
         let (required, wrong) = required_of(&pool.annotations, &config.annotation_prefix);
-        problems.extend(wrong.into_iter().map(|wrong| Problem { object: object(), field: wrong.field, message: wrong.message }));
+        problems.extend(wrong.into_iter().map(|wrong| Problem {
+            code: None,
+            object: object(),
+            field: wrong.field,
+            message: wrong.message,
+        }));
         let (mut pickers, mut picker_names) = (Vec::new(), None);
         if let Some(reference) = pool.picker.as_ref().filter(|_| config.pickers.read) {
             let found = pickers_of(pool, reference, self.pods, self.services, self.services_known, &config.pickers);
@@ -166,5 +181,5 @@ fn check_engine(pool: &InferencePool, pod: &Selected<'_>, problems: &mut BTreeSe
 }
 
 fn of_pod(pool: &InferencePool, pod: &Selected<'_>, field: &str, message: String) -> Problem {
-    Problem { object: format!("Pod {}/{}", pool.namespace, pod.name), field: field.to_owned(), message }
+    Problem { code: None, object: format!("Pod {}/{}", pool.namespace, pod.name), field: field.to_owned(), message }
 }

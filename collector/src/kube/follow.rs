@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
+use weir_datastore::codes;
 
 use super::Obstacles;
 use super::contact::Health;
@@ -243,14 +244,16 @@ where
         match trouble {
             Trouble::Absent => {
                 self.obstacle(Some("not served by this cluster: install the CRDs".to_owned()));
-                info!(resource, again_after_seconds = seconds, "not served by this cluster");
+                let code = resource.starts_with("inferencepools.").then_some(codes::CRD_MISSING);
+                info!(resource, code, again_after_seconds = seconds, "not served by this cluster");
             }
             Trouble::Forbidden if self.obstacles.is_none() => {
                 info!(resource, fix = self.missing_rule(), again_after_seconds = seconds, "may not be read, and is done without")
             }
             Trouble::Forbidden => {
                 self.obstacle(Some(format!("may not be read: {}", self.missing_rule())));
-                warn!(resource, error, fix = self.missing_rule(), again_after_seconds = seconds, "may not be read")
+                let fix = self.missing_rule();
+                warn!(resource, code = codes::PICKER_FORBIDDEN, error, fix, again_after_seconds = seconds, "may not be read")
             }
             Trouble::Unauthorized => {
                 let fix = "look at the service account's token or the kubeconfig's credentials";

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use weir_datastore::{EndpointAddress, EndpointState, Scheme};
+use weir_datastore::{EndpointAddress, EndpointState, Scheme, codes};
 use weir_k8s::{InferencePool, PickerReference, TargetPort};
 
 use super::PickerPages;
@@ -25,23 +25,30 @@ pub(super) fn pickers_of(
     pages: &PickerPages,
 ) -> (Vec<WantedPicker>, Option<Problem>) {
     let object = format!("Service {}/{}", pool.namespace, reference.service);
-    let none = |field: &str, message: &str| {
+    let none = |code: &'static str, field: &str, message: &str| {
         let message = format!("{message}; what the pool's pickers hold is not known");
-        (Vec::new(), Some(Problem { object: object.clone(), field: field.to_owned(), message }))
+        (Vec::new(), Some(Problem { code: Some(code), object: object.clone(), field: field.to_owned(), message }))
     };
     let service = services.get(&(pool.namespace.clone(), reference.service.clone()));
     let service = match service {
-        Some(service) if service.external_name => return none("spec.type", "ExternalName leads to no pods: upstream forbids it"),
-        Some(service) if service.selector.is_empty() => return none("spec.selector", "selects no pods: write the picker's labels"),
+        Some(service) if service.external_name => {
+            return none(codes::PICKER_NO_PODS, "spec.type", "ExternalName leads to no pods: upstream forbids it");
+        }
+        Some(service) if service.selector.is_empty() => {
+            return none(codes::PICKER_NO_PODS, "spec.selector", "selects no pods: write the picker's labels");
+        }
         Some(service) => service,
-        None if !services_known => return none("metadata", "Services may not be listed: add `services` to the role"),
-        None => return none("metadata.name", "is not there: the pool's endpointPickerRef names it"),
+        None if !services_known => {
+            return none(codes::PICKER_FORBIDDEN, "metadata", "Services may not be listed: add `services` to the role");
+        }
+        None => return none(codes::PICKER_SERVICE_MISSING, "metadata.name", "is not there: the pool's endpointPickerRef names it"),
     };
     let mut ready: Vec<_> = pods.select(&pool.namespace, &service.selector).filter(is_ready).collect();
     ready.sort_unstable_by_key(|pod| pod.name);
     let problem = match ready.len() {
-        0 => return none("spec.selector", "no pod that it selects is ready"),
+        0 => return none(codes::PICKER_NOT_READY, "spec.selector", "no pod that it selects is ready"),
         count if count > MOST_PICKERS => Some(Problem {
+            code: None,
             object: object.clone(),
             field: "spec.selector".to_owned(),
             message: format!("{count} ready pods: the first {MOST_PICKERS} by name are read, does it select other pods too?"),

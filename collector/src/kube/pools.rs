@@ -128,6 +128,7 @@ impl Pools {
                 None => "; the pool is left out",
             };
             problems.extend(entry.problems.iter().map(|problem| Problem {
+                code: None,
                 object: object(),
                 field: problem.field.clone(),
                 message: format!("{}{way}", problem.message),
@@ -137,7 +138,12 @@ impl Pools {
         if let Some((version, _)) = counts {
             for (other, _) in both.iter().filter(|(other, _)| *other != version) {
                 let message = format!("that of {version} counts: remove this one once nothing refers to it");
-                problems.push(Problem { object: format!("InferencePool {id} ({other})"), field: "apiVersion".into(), message });
+                problems.push(Problem {
+                    code: None,
+                    object: format!("InferencePool {id} ({other})"),
+                    field: "apiVersion".into(),
+                    message,
+                });
             }
         }
         (counts.map(|(_, pool)| pool), problems)

@@ -14,6 +14,8 @@ const MOST_LINES: usize = 20;
 /// Something of an object that is not as it should be.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Problem {
+    /// The cause's name, where it has one.
+    pub(super) code: Option<&'static str>,
     /// Kind, namespace and name.
     pub(super) object: String,
     /// Where in it.
@@ -63,7 +65,8 @@ impl Problems {
         let pool = pool.map(display);
         for problem in after.difference(before) {
             self.line(|| {
-                warn!(pool, object = problem.object, field = problem.field, error = problem.message, "not as it should be")
+                let code = problem.code;
+                warn!(pool, code, object = problem.object, field = problem.field, error = problem.message, "not as it should be")
             });
         }
         for problem in before.difference(after) {

@@ -172,6 +172,7 @@ impl Rules {
                 entry.good.iter().cloned().for_each(|rule| rules.insert(rule));
                 let way = if entry.good.is_some() { "the last good version stays" } else { "it is left out" };
                 problems.extend(entry.problems.iter().map(|problem| Problem {
+                    code: None,
                     object: format!("{} {namespace}/{name} ({})", resource.kind(), resource.name()),
                     field: problem.field.clone(),
                     message: format!("{}; {way}", problem.message),

@@ -3,7 +3,7 @@
 use crate::facts::Facts;
 use crate::facts::meta::condition;
 use crate::facts::scaling::{ApiService, Metric};
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::meta;
 
 pub(crate) static UNAVAILABLE: Check = Check {
@@ -13,6 +13,7 @@ pub(crate) static UNAVAILABLE: Check = Check {
     family: Family::Scaling,
     about: "Every HPA that asks it holds its replicas, kubectl becomes slow, and namespaces cannot be deleted. The condition's reason names \
             the cause: no Service, no Ready pod behind it, a certificate that `caBundle` does not cover, a port closed to the API server.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_adapter_apiservice_state{state="absent"}"# },
     needs: &["apiServices"],
     run: unavailable,
 };
@@ -25,6 +26,7 @@ pub(crate) static FOREIGN: Check = Check {
     about: "There is one APIService for each group and version in a cluster, and the last one applied wins: HPAs that ask for \
             `inference_pool_…` by it get nothing from KEDA, prometheus-adapter or Stackdriver's. Serve them by the other API, by KEDA's \
             external scaler, or let weir pass other metrics on.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_adapter_apiservice_state{state="foreign"}"# },
     needs: &["apiServices", "autoscalers", "services"],
     run: foreign,
 };

@@ -1,7 +1,7 @@
 //! Not enough servers.
 
 use crate::facts::Facts;
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{meta, path};
 
 pub(crate) static NO_GPU_NODE: Check = Check {
@@ -11,6 +11,7 @@ pub(crate) static NO_GPU_NODE: Check = Check {
     family: Family::Scaling,
     about: "The autoscaler has asked, and no node can take the pods: too few GPUs, a taint that they do not tolerate, a node pool at its \
             limit or without capacity in the zone. The scheduler's message says which.",
+    elsewhere: Elsewhere::Outside("it is about nodes and Jobs, which weir's servers do not read."),
     needs: &["pools", "pods"],
     run: no_gpu_node,
 };
@@ -22,6 +23,7 @@ pub(crate) static SATURATED: Check = Check {
     family: Family::Scaling,
     about: "Every server that can be read has 5 or more requests waiting, or its KV cache above 0.8: nothing is broken, there is too \
             little of it. More replicas are the answer.",
+    elsewhere: Elsewhere::Told { log: false, metric: "inference_pool_saturation" },
     needs: &["pools", "pods", "pages"],
     run: saturated,
 };

@@ -2,7 +2,7 @@
 
 use crate::facts::Facts;
 use crate::facts::meta::condition;
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::meta;
 
 pub(crate) static NOT_PROGRAMMED: Check = Check {
@@ -12,6 +12,7 @@ pub(crate) static NOT_PROGRAMMED: Check = Check {
     family: Family::Route,
     about: "No request comes in: the controller has not set the gateway up, or there is none for its class. Its condition names the \
             cause: an address that cannot be had, a listener's certificate, a class that nobody serves.",
+    elsewhere: Elsewhere::Outside("weir reads no Gateways and no routes: only whoever looks at them sees it."),
     needs: &["gateways"],
     run: not_programmed,
 };

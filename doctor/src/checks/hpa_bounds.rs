@@ -4,7 +4,7 @@ use super::hpa_metric::metrics;
 use crate::facts::Facts;
 use crate::facts::meta::condition;
 use crate::facts::scaling::Autoscaler;
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{meta, path};
 
 pub(crate) static AT_MAX: Check = Check {
@@ -13,6 +13,7 @@ pub(crate) static AT_MAX: Check = Check {
     severity: Severity::Warning,
     family: Family::Scaling,
     about: "The demand asks for more replicas than it may have: requests queue up. Raise `maxReplicas` if there are GPUs for it.",
+    elsewhere: Elsewhere::Outside("a metrics request does not tell the autoscaler's spec."),
     needs: &["autoscalers"],
     run: at_max,
 };
@@ -24,6 +25,7 @@ pub(crate) static OFF_AT_ZERO: Check = Check {
     family: Family::Scaling,
     about: "At 0 replicas an HPA is off (`ScalingDisabled`) unless it went there itself: held requests wait until they are refused. KEDA, \
             weir's scaler, or a person must bring the first replica back.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_scaler_targets{state="foreign_zero"}"# },
     needs: &["autoscalers", "deployments", "scaledObjects"],
     run: off_at_zero,
 };
@@ -35,6 +37,9 @@ pub(crate) static MIN_ZERO: Check = Check {
     family: Family::Scaling,
     about: "Before Kubernetes 1.37 the feature gate `HPAScaleToZero` is off unless both kube-apiserver and kube-controller-manager set it. \
             Where only the API server has it, the object is taken and the controller never wakes the target.",
+    elsewhere: Elsewhere::Outside(
+        "the API server refuses the object, or its controller reads no metrics: no request reaches weir.",
+    ),
     needs: &["autoscalers"],
     run: min_zero,
 };

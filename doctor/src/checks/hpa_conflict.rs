@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::hpa_metric::metrics;
 use crate::facts::Facts;
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{meta, path};
 
 pub(crate) static TWO_SCALERS: Check = Check {
@@ -14,6 +14,7 @@ pub(crate) static TWO_SCALERS: Check = Check {
     family: Family::Scaling,
     about: "Two HPAs, or an HPA and a ScaledObject (which makes an HPA of its own), write the same number of replicas in turn: it goes up \
             and down for ever.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_scaler_targets{state="second_autoscaler"}"# },
     needs: &["autoscalers", "scaledObjects"],
     run: two_scalers,
 };
@@ -25,6 +26,9 @@ pub(crate) static SHARED_DEMAND: Check = Check {
     family: Family::Scaling,
     about: "Several Deployments back one pool, and each HPA asks for enough replicas for all requests: twice what is needed. A selector \
             with `pod.<label>` counts only what the pods with that label carry.",
+    elsewhere: Elsewhere::Outside(
+        "a metrics request does not tell who asks, so the same demand asked for twice looks like one autoscaler.",
+    ),
     needs: &["autoscalers", "pools", "deployments"],
     run: shared_demand,
 };

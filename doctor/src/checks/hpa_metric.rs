@@ -5,7 +5,7 @@ use weir_datastore::catalog;
 use crate::facts::Facts;
 use crate::facts::meta::{Condition, Meta};
 use crate::facts::scaling::{Autoscaler, Metric, POOL_KEYS};
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{meta, path};
 
 pub(crate) static FAILED: Check = Check {
@@ -15,6 +15,7 @@ pub(crate) static FAILED: Check = Check {
     family: Family::Scaling,
     about: "It holds its replicas: nothing is scaled, up or down. The message is the API's own and names the cause; a pool whose servers \
             cannot be read is answered with 503 on purpose, since 0 would scale it down.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_metric_troubles_total{code="hpa-metric-failed"}"# },
     needs: &["autoscalers"],
     run: failed,
 };
@@ -25,6 +26,7 @@ pub(crate) static MISSPELT: Check = Check {
     severity: Severity::Error,
     family: Family::Scaling,
     about: "The name begins as those of a pool's metrics do and is none of them: the API answers 404, and the HPA holds its replicas.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_metric_troubles_total{code="hpa-metric-misspelt"}"# },
     needs: &["autoscalers"],
     run: misspelt,
 };
@@ -36,6 +38,7 @@ pub(crate) static SELECTS_NO_POOL: Check = Check {
     family: Family::Scaling,
     about: "The metric is asked for a pool that is not there. The label `name` is the *pool's* name, not that of the Deployment, and an \
             HPA asks in its own namespace.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_metric_troubles_total{code="hpa-selects-no-pool"}"# },
     needs: &["autoscalers", "pools", "oldPools"],
     run: selects_no_pool,
 };

@@ -5,7 +5,7 @@ use weir_datastore::catalog::{self, Kind, Unit};
 use super::hpa_metric::metrics;
 use crate::facts::Facts;
 use crate::facts::scaling::{Autoscaler, Metric, Quantity};
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{meta, path};
 
 pub(crate) static MEAN_AVERAGE_VALUE: Check = Check {
@@ -16,6 +16,7 @@ pub(crate) static MEAN_AVERAGE_VALUE: Check = Check {
     about: "AverageValue asks for ⌈value ÷ target⌉ replicas, whatever their number now: a mean forgets how many replicas made it. A ratio \
             of 0..1 with a target of 0.5 or more can never ask for more than 2; with a small target it jumps to the maximum. `Value` asks \
             for ⌈ready × value ÷ target⌉, which is right for a mean.",
+    elsewhere: Elsewhere::Outside("a metrics request does not tell the autoscaler's spec."),
     needs: &["autoscalers"],
     run: mean_average_value,
 };
@@ -27,6 +28,7 @@ pub(crate) static TOTAL_VALUE: Check = Check {
     family: Family::Scaling,
     about: "Value multiplies by the ready replicas: a total that stays the same grows the pool step by step to its maximum. `AverageValue` \
             divides it by the replicas, which is right for a total.",
+    elsewhere: Elsewhere::Outside("a metrics request does not tell the autoscaler's spec."),
     needs: &["autoscalers"],
     run: total_value,
 };
@@ -39,6 +41,7 @@ pub(crate) static UNREACHABLE: Check = Check {
     about: "A ratio is never above 1, and a picker with flow control sends no request to a pool that is saturated (queue 5, KV cache 0.8 \
             by default): a target above that, with the HPA's tolerance of a tenth, is never crossed, and the pool never grows. Requests \
             wait in the picker meanwhile.",
+    elsewhere: Elsewhere::Outside("a metrics request does not tell the autoscaler's spec."),
     needs: &["autoscalers", "pools", "pickerConfigs"],
     run: unreachable,
 };

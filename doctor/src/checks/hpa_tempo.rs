@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::hpa_metric::metrics;
 use crate::facts::Facts;
 use crate::facts::scaling::{Autoscaler, Rules};
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{meta, path, shown};
 
 pub(crate) static FLAPS: Check = Check {
@@ -15,6 +15,7 @@ pub(crate) static FLAPS: Check = Check {
     family: Family::Scaling,
     about: "The scale-down window is shorter than a server takes to start: a short lull costs a replica that the next minute wants again, \
             and waits for. The window should be longer than the start, which is measured here.",
+    elsewhere: Elsewhere::Outside("a metrics request does not tell the autoscaler's spec."),
     needs: &["autoscalers", "pools", "pods"],
     run: flaps,
 };
@@ -27,6 +28,7 @@ pub(crate) static OVERSHOOTS: Check = Check {
     about: "A queue grows for as long as the new servers start, and each turn of the HPA asks for more because of it: far more replicas \
             come than the demand needs. Count what runs, too (`inference_pool_total_inflight_requests`), or add replicas no faster than \
             once in the time that a server takes to start, which is measured here.",
+    elsewhere: Elsewhere::Outside("a metrics request does not tell the autoscaler's spec."),
     needs: &["autoscalers", "pools", "pods"],
     run: overshoots,
 };

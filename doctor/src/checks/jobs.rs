@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::facts::Facts;
 use crate::facts::meta::condition;
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{meta, shown};
 
 pub(crate) static STUCK: Check = Check {
@@ -14,6 +14,7 @@ pub(crate) static STUCK: Check = Check {
     family: Family::Scaling,
     about: "Jobs that load a model or warm its servers up must end for what waits for them to go on. One that failed is not tried again \
             after its limit; one that runs for hours waits for something: a volume, a token, the disk.",
+    elsewhere: Elsewhere::Outside("it is about nodes and Jobs, which weir's servers do not read."),
     needs: &["pools", "jobs"],
     run: stuck,
 };

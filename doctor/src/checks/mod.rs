@@ -19,6 +19,8 @@ mod picker;
 mod picker_config;
 mod picker_pods;
 mod picker_signs;
+mod picker_tls;
+mod pod_monitor;
 mod pool;
 mod requests;
 mod route_backends;
@@ -53,6 +55,7 @@ pub static CHECKS: &[&Check] = &[
     &picker::SERVICE_PORT,
     &picker::PORT_NAME,
     &picker::TLS_RULE_MISSING,
+    &picker_tls::PLAIN,
     &picker_pods::NO_PODS,
     &picker_pods::NOT_READY,
     &picker_pods::CRASH_LOOP,
@@ -80,6 +83,8 @@ pub static CHECKS: &[&Check] = &[
     &monitor::PORT_NAME,
     &monitor::NOT_TAKEN,
     &monitor::TOKEN_MISSING,
+    &pod_monitor::SELECTS_NOTHING,
+    &pod_monitor::NOT_TAKEN,
     &monitor::POD_MONITORING,
     &monitor_labels::SWALLOWED,
     &monitor_labels::DCGM_MISSING,
@@ -154,11 +159,13 @@ impl Facts {
             ("scaledObjects", state(&self.scaled_objects)),
             ("apiServices", state(&self.api_services)),
             ("serviceMonitors", state(&self.service_monitors)),
+            ("podMonitors", state(&self.pod_monitors)),
             ("podMonitorings", state(&self.pod_monitorings)),
             ("prometheuses", state(&self.prometheuses)),
             ("secrets", state(&self.secrets)),
             ("pages", state(&self.pages)),
             ("servedModels", state(&self.served_models)),
+            ("pickerDials", state(&self.picker_dials)),
             ("pickerConfigs", state(&self.picker_configs)),
             ("logSigns", state(&self.log_signs)),
         ]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::facts::Facts;
 use crate::facts::pool::Pool;
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{meta, path};
 
 pub(crate) static UNKNOWN: Check = Check {
@@ -14,6 +14,7 @@ pub(crate) static UNKNOWN: Check = Check {
     family: Family::Pool,
     about: "Requests are rewritten or routed to a name that `/v1/models` of the servers does not list: they get 404. A server that \
             answers 401 or 403 there has not said which names it knows; that is no finding.",
+    elsewhere: Elsewhere::Outside("names are the client's: whether one was meant otherwise is seen only beside the servers' own."),
     needs: &["pools", "pods", "servedModels", "rewrites", "models", "routes"],
     run: unknown,
 };
@@ -25,6 +26,7 @@ pub(crate) static PREFIX: Check = Check {
     family: Family::Pool,
     about: "Clients and routers write providers before a name (`openai/…`, `hosted_vllm/…`), some twice, and servers know it without: \
             requests get 404. Serve it under that name too (`--served-model-name A B`), or rewrite it.",
+    elsewhere: Elsewhere::Outside("names are the client's: whether one was meant otherwise is seen only beside the servers' own."),
     needs: &["pools", "pods", "servedModels", "rewrites", "models", "routes"],
     run: prefix,
 };
@@ -36,6 +38,7 @@ pub(crate) static SPELLING: Check = Check {
     family: Family::Pool,
     about: "Names are compared letter by letter: `Llama-3.1-8B` is not `llama-3.1-8b`, nor `llama-3-1-8b`, as Kubernetes names and some \
             routers have it. Requests get 404.",
+    elsewhere: Elsewhere::Outside("names are the client's: whether one was meant otherwise is seen only beside the servers' own."),
     needs: &["pools", "pods", "servedModels", "rewrites", "models", "routes"],
     run: spelling,
 };

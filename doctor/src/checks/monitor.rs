@@ -4,7 +4,7 @@ use crate::facts::Facts;
 use crate::facts::meta::Labels;
 use crate::facts::monitoring::{MonitorEndpoint, ServiceMonitor};
 use crate::facts::workload::{IntOrName, Service};
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{has_all, meta};
 
 pub(crate) static SELECTS_NOTHING: Check = Check {
@@ -14,6 +14,7 @@ pub(crate) static SELECTS_NOTHING: Check = Check {
     family: Family::Scraping,
     about: "Prometheus reads nothing by it and says nothing. It selects by the labels of the *Service*, not of the pods, and in its own \
             namespace unless `namespaceSelector` says otherwise.",
+    elsewhere: Elsewhere::Outside("Prometheus reads monitors, weir does not."),
     needs: &["serviceMonitors", "services"],
     run: selects_nothing,
 };
@@ -25,6 +26,7 @@ pub(crate) static PORT_NAME: Check = Check {
     family: Family::Scraping,
     about: "`endpoints[].port` is the *name* of a port of the Service; a number belongs in `targetPort`. Prometheus drops the target in \
             silence.",
+    elsewhere: Elsewhere::Outside("Prometheus reads monitors, weir does not."),
     needs: &["serviceMonitors", "services"],
     run: port_name,
 };
@@ -35,6 +37,7 @@ pub(crate) static NOT_TAKEN: Check = Check {
     severity: Severity::Error,
     family: Family::Scraping,
     about: "Each Prometheus takes monitors with certain labels only; that of kube-prometheus-stack wants `release: <name of the release>`.",
+    elsewhere: Elsewhere::Outside("Prometheus reads monitors, weir does not."),
     needs: &["serviceMonitors", "prometheuses"],
     run: not_taken,
 };
@@ -45,7 +48,8 @@ pub(crate) static TOKEN_MISSING: Check = Check {
     severity: Severity::Error,
     family: Family::Scraping,
     about: "The page is asked for without a token, or not at all: 401. The Secret must be in the monitor's namespace.",
-    needs: &["serviceMonitors", "secrets"],
+    elsewhere: Elsewhere::Outside("Prometheus reads monitors, weir does not."),
+    needs: &["serviceMonitors", "podMonitors", "secrets"],
     run: token_missing,
 };
 
@@ -56,6 +60,7 @@ pub(crate) static POD_MONITORING: Check = Check {
     family: Family::Scraping,
     about: "Google's collectors read nothing by it and say nothing. It selects pods of its own namespace by their labels; its port is a \
             number, or the name of a container's port.",
+    elsewhere: Elsewhere::Outside("Prometheus reads monitors, weir does not."),
     needs: &["podMonitorings", "pods"],
     run: pod_monitoring,
 };
@@ -191,26 +196,26 @@ fn not_taken(facts: &Facts) -> Vec<Finding> {
 }
 
 fn token_missing(facts: &Facts) -> Vec<Finding> {
+    let services = facts.service_monitors.iter().map(|monitor| {
+        let endpoints = monitor.spec.as_ref().and_then(|spec| spec.endpoints.as_ref());
+        ("ServiceMonitor", meta(monitor.metadata.as_ref()), endpoints)
+    });
+    let pods = facts.pod_monitors.iter().map(|monitor| {
+        let endpoints = monitor.spec.as_ref().and_then(|spec| spec.pod_metrics_endpoints.as_ref());
+        ("PodMonitor", meta(monitor.metadata.as_ref()), endpoints)
+    });
     let mut found = Vec::new();
-    for monitor in facts.service_monitors.iter() {
-        let own = meta(monitor.metadata.as_ref());
-        let secret_of = |endpoint: &MonitorEndpoint| {
-            let credentials = endpoint.authorization.as_ref().and_then(|authorization| authorization.credentials.as_ref());
-            credentials.or(endpoint.bearer_token_secret.as_ref())?.name.clone()
-        };
-        for name in monitor.spec.iter().flat_map(|spec| spec.endpoints.iter().flatten()).filter_map(secret_of) {
+    for (kind, own, endpoints) in services.chain(pods) {
+        for name in endpoints.into_iter().flatten().filter_map(MonitorEndpoint::secret) {
             let absent = facts.secrets.iter().any(|secret| {
                 secret.namespace.as_deref() == Some(own.namespace())
-                    && secret.name.as_deref() == Some(&name)
+                    && secret.name.as_deref() == Some(name)
                     && secret.present == Some(false)
             });
             if absent {
-                let finding = Finding::new(
-                    "ServiceMonitor",
-                    own.path(),
-                    "its token is in a Secret that does not exist: the page answers 401",
-                )
-                .evidence(format!("there is no Secret {}/{name}", own.namespace()));
+                let finding =
+                    Finding::new(kind, own.path(), "its token is in a Secret that does not exist: the page answers 401")
+                        .evidence(format!("there is no Secret {}/{name}", own.namespace()));
                 found.push(finding.remedy(format!(
                     "kubectl -n {} get secrets; the token's Secret must be in the monitor's namespace",
                     own.namespace()

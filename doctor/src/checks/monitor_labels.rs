@@ -2,7 +2,7 @@
 
 use super::monitor::selected;
 use crate::facts::Facts;
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::meta;
 
 pub(crate) static SWALLOWED: Check = Check {
@@ -12,6 +12,7 @@ pub(crate) static SWALLOWED: Check = Check {
     family: Family::Scraping,
     about: "Without `honorLabels: true` the `namespace` of a pool's series becomes that of weir's Service, and the pool's own goes to \
             `exported_namespace`: boards, rules and autoscalers over Prometheus find no pool.",
+    elsewhere: Elsewhere::Outside("Prometheus reads monitors, weir does not."),
     needs: &["serviceMonitors", "services"],
     run: swallowed,
 };
@@ -23,6 +24,7 @@ pub(crate) static DCGM_MISSING: Check = Check {
     family: Family::Scraping,
     about: "Nothing tells of the GPUs themselves: use, memory, temperature, faults (XID). Scaling needs none of it, looking for a slow \
             server does.",
+    elsewhere: Elsewhere::Outside("Prometheus reads monitors, weir does not."),
     needs: &["nodes", "pods"],
     run: dcgm_missing,
 };

@@ -2,7 +2,7 @@
 
 use crate::facts::Facts;
 use crate::facts::workload::{Node, Pod};
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::meta;
 
 pub(crate) static CANNOT_DRAIN: Check = Check {
@@ -12,6 +12,7 @@ pub(crate) static CANNOT_DRAIN: Check = Check {
     family: Family::Scaling,
     about: "No pod on it uses its GPUs, and a pod keeps the node autoscaler from draining it: one that says it must not be evicted, one \
             that nobody would make anew, or one whose disruption budget allows none. The GPUs are paid for.",
+    elsewhere: Elsewhere::Outside("it is about nodes and Jobs, which weir's servers do not read."),
     needs: &["nodes", "pods", "disruptionBudgets"],
     run: cannot_drain,
 };

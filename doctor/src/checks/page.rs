@@ -2,7 +2,7 @@
 
 use crate::facts::Facts;
 use crate::facts::observed::{FAILED, Page, REFUSED, TIMEOUT};
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::path;
 
 pub(crate) static UNREACHABLE: Check = Check {
@@ -12,6 +12,7 @@ pub(crate) static UNREACHABLE: Check = Check {
     family: Family::Scraping,
     about: "Nothing is known of the server: it counts for no mean, the pool's totals become unknown below half coverage, and a picker \
             sends it requests blindly. The page may be on a port of its own, or the server hangs.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_scrape_troubles_total{code="page-unreachable"}"# },
     needs: &["pools", "pods", "pages"],
     run: |facts| find(facts, Trouble::Unreachable),
 };
@@ -22,6 +23,7 @@ pub(crate) static UNAUTHORIZED: Check = Check {
     severity: Severity::Error,
     family: Family::Scraping,
     about: "Servers with `--api-key` protect some paths, and proxies beside them all: whoever scrapes needs the token too.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_scrape_troubles_total{code="page-unauthorized"}"# },
     needs: &["pools", "pods", "pages"],
     run: |facts| find(facts, Trouble::Unauthorized),
 };
@@ -32,6 +34,7 @@ pub(crate) static FORBIDDEN: Check = Check {
     severity: Severity::Error,
     family: Family::Scraping,
     about: "The page knows who asks and says no: a policy of a mesh, or a reviewed page whose reader lacks a role.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_scrape_troubles_total{code="page-forbidden"}"# },
     needs: &["pools", "pods", "pages"],
     run: |facts| find(facts, Trouble::Forbidden),
 };
@@ -43,6 +46,7 @@ pub(crate) static ABSENT: Check = Check {
     family: Family::Scraping,
     about: "The path is another (trtllm-serve: /prometheus/metrics), or the server was started without metrics (SGLang: \
             `--enable-metrics`; llama.cpp: `--metrics`; TGI on a port of its own).",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_scrape_troubles_total{code="page-absent"}"# },
     needs: &["pools", "pods", "pages"],
     run: |facts| find(facts, Trouble::Absent),
 };
@@ -54,6 +58,7 @@ pub(crate) static EMPTY: Check = Check {
     family: Family::Scraping,
     about: "It answers 200 and says nothing, which is not zero: the server is starting, its metrics are off, or several processes share \
             one directory (`PROMETHEUS_MULTIPROC_DIR`) and this one has nothing in it.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_scrape_troubles_total{code="page-empty"}"# },
     needs: &["pools", "pods", "pages"],
     run: |facts| find(facts, Trouble::Empty),
 };

@@ -4,7 +4,7 @@ use crate::facts::Facts;
 use crate::facts::observed::Page;
 use crate::facts::pool::Pool;
 use crate::facts::workload::Pod;
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::path;
 
 pub(crate) static ENGINE_UNKNOWN: Check = Check {
@@ -14,6 +14,7 @@ pub(crate) static ENGINE_UNKNOWN: Check = Check {
     family: Family::Scraping,
     about: "The page has samples, and none of them is a load signal of an engine: it is another program's (a sidecar, a proxy), or the \
             engine needs its families named.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_scrape_troubles_total{code="page-engine-unknown"}"# },
     needs: &["pools", "pods", "pages"],
     run: engine_unknown,
 };
@@ -25,6 +26,7 @@ pub(crate) static FAMILY_MISSING: Check = Check {
     family: Family::Scraping,
     about: "Without waiting or running requests, totals and queue targets are unknown; without KV cache use, a picker weighs by queues \
             alone. Old versions name families otherwise, and some only show them after the first request.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_scrape_troubles_total{code="page-family-missing"}"# },
     needs: &["pools", "pods", "pages"],
     run: family_missing,
 };
@@ -36,6 +38,7 @@ pub(crate) static STALE: Check = Check {
     family: Family::Scraping,
     about: "Its samples carry timestamps that are long gone: something between caches the page. Old numbers scale a pool that has \
             changed since.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_scrape_troubles_total{code="page-stale"}"# },
     needs: &["pools", "pods", "pages"],
     run: stale,
 };
@@ -47,6 +50,9 @@ pub(crate) static RANKS_HIDDEN: Check = Check {
     family: Family::Scraping,
     about: "The picker sees one endpoint and cannot choose among the ranks: the server's own balancing does. With a port for each rank \
             (`--data-parallel-external-lb` or hybrid, and as many `targetPorts`) each is picked by its own queue and cache.",
+    elsewhere: Elsewhere::Outside(
+        "several ranks on one page are as they should be for whoever scrapes; that the picker cannot choose is seen beside the pool's ports.",
+    ),
     needs: &["pools", "pods", "pages"],
     run: ranks_hidden,
 };

@@ -4,7 +4,7 @@ use crate::facts::Facts;
 use crate::facts::meta::Meta;
 use crate::facts::pool::Pool;
 use crate::facts::workload::{IntOrName, ServicePort};
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{meta, path};
 
 pub(crate) static SERVICE_MISSING: Check = Check {
@@ -14,6 +14,7 @@ pub(crate) static SERVICE_MISSING: Check = Check {
     family: Family::Pool,
     about: "The gateway has nobody to ask: requests get 500, or with `failureMode: FailOpen` any server. The Service must be in the pool's \
             namespace and not of type ExternalName.",
+    elsewhere: Elsewhere::Told { log: true, metric: "weir_kubernetes_problems" },
     needs: &["pools", "services"],
     run: service_missing,
 };
@@ -25,6 +26,7 @@ pub(crate) static SERVICE_PORT: Check = Check {
     family: Family::Pool,
     about: "Most gateways do not notice: requests get 500, or are spread over the servers without a pick. The number is the Service's \
             port, which is not always the picker's own (9002).",
+    elsewhere: Elsewhere::Outside("the picker that suffers from it cannot know it, or does not run."),
     needs: &["pools", "services"],
     run: service_port,
 };
@@ -35,6 +37,7 @@ pub(crate) static PORT_NAME: Check = Check {
     severity: Severity::Warning,
     family: Family::Pool,
     about: "Istio takes the protocol from the port's name: `grpc-…` or `http2-…` works, `tcp-…` and others break the call of the picker.",
+    elsewhere: Elsewhere::Outside("the picker that suffers from it cannot know it, or does not run."),
     needs: &["pools", "services", "gateways"],
     run: port_name,
 };
@@ -46,7 +49,8 @@ pub(crate) static TLS_RULE_MISSING: Check = Check {
     family: Family::Pool,
     about: "The picker speaks TLS with a certificate of its own, and Istio calls it in plain text unless a DestinationRule says \
             otherwise: requests get 500. `--secure-serving=false` at the picker does as well.",
-    needs: &["pools", "gateways", "destinationRules", "pods"],
+    elsewhere: Elsewhere::Outside("it is a rule of the mesh, which no server of weir's reads."),
+    needs: &["pools", "gateways", "destinationRules", "pods", "pickerDials"],
     run: tls_rule_missing,
 };
 
@@ -163,12 +167,7 @@ fn tls_rule_missing(facts: &Facts) -> Vec<Finding> {
         let pool_meta = meta(pool.metadata.as_ref());
         let name = pool.picker()?.name.as_deref()?;
         let service = facts.picker_service(pool)?;
-        let pods = facts.picker_pods(pool);
-        let plain = |flag: &str| matches!(flag, "false" | "f" | "0" | "F" | "False" | "FALSE");
-        let speaks_tls = !pods.is_empty() && pods.iter().all(|pod| {
-            let arguments_known = pod.containers().all(|container| container.args.is_some());
-            arguments_known && !pod.flag("secure-serving").or_else(|| pod.flag("secureServing")).is_some_and(plain)
-        });
+        let speaks_tls = super::picker_tls::speaks(facts, pool) == Some(true);
         // A rule applies from the service's own namespace, the client's, or the mesh's root.
         let rules = facts.destination_rules.all()?;
         let hosts = [name.to_owned(), format!("{name}.{}", pool_meta.namespace()), format!("{name}.{}.svc", pool_meta.namespace()), format!("{name}.{}.svc.cluster.local", pool_meta.namespace())];

@@ -2,7 +2,7 @@
 
 use crate::facts::Facts;
 use crate::facts::observed::{PickerConfig, Profile};
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::path;
 
 pub(crate) static UNREADABLE: Check = Check {
@@ -11,6 +11,7 @@ pub(crate) static UNREADABLE: Check = Check {
     severity: Severity::Error,
     family: Family::Pool,
     about: "The next start of the picker fails: it refuses what it cannot read. Until then the running one goes on with the old.",
+    elsewhere: Elsewhere::Told { log: true, metric: "weir_epp_config_in_step" },
     needs: &["pools", "services", "pods", "pickerConfigs"],
     run: unreadable,
 };
@@ -22,6 +23,7 @@ pub(crate) static WEIGHTS: Check = Check {
     family: Family::Pool,
     about: "A weight of 0 switches a scorer off, a `random-picker` looks at no score, and a profile that names a plugin which is not \
             declared is refused: the picker then balances by less than was meant.",
+    elsewhere: Elsewhere::Told { log: true, metric: "weir_epp_config_idle_scorers" },
     needs: &["pools", "services", "pods", "pickerConfigs"],
     run: weights,
 };

@@ -5,7 +5,7 @@ use crate::facts::Facts;
 use crate::facts::meta::labels_shown;
 use crate::facts::pool::Pool;
 use crate::facts::workload::Pod;
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{meta, path};
 
 pub(crate) static NO_PODS: Check = Check {
@@ -15,6 +15,7 @@ pub(crate) static NO_PODS: Check = Check {
     family: Family::Pool,
     about: "The gateway finds nobody to ask: requests get 500 or 503. The Deployment is at 0, or the Service's selector and the pods' \
             labels differ.",
+    elsewhere: Elsewhere::Told { log: true, metric: "weir_kubernetes_problems" },
     needs: &["pools", "services", "pods"],
     run: no_pods,
 };
@@ -26,6 +27,7 @@ pub(crate) static NOT_READY: Check = Check {
     family: Family::Pool,
     about: "A picker becomes Ready once it has found its pool. The usual causes have checks of their own: a pool name that is not there, \
             missing rights, no node that it fits on, a crash.",
+    elsewhere: Elsewhere::Told { log: true, metric: "weir_kubernetes_problems" },
     needs: &["pools", "services", "pods"],
     run: not_ready,
 };
@@ -36,6 +38,7 @@ pub(crate) static CRASH_LOOP: Check = Check {
     severity: Severity::Error,
     family: Family::Pool,
     about: "Its last lines name the cause: most often a flag that this version does not know, or a configuration that it refuses.",
+    elsewhere: Elsewhere::Outside("the picker that suffers from it cannot know it, or does not run."),
     needs: &["pools", "services", "pods"],
     run: crash_loop,
 };
@@ -46,6 +49,7 @@ pub(crate) static FITS_NO_NODE: Check = Check {
     severity: Severity::Error,
     family: Family::Pool,
     about: "The pod stays Pending, and the gateway has nobody to ask. Charts of the Go picker ask for 4 CPUs and 8 GiB.",
+    elsewhere: Elsewhere::Outside("the picker that suffers from it cannot know it, or does not run."),
     needs: &["pools", "services", "pods"],
     run: fits_no_node,
 };
@@ -57,6 +61,7 @@ pub(crate) static POOL_NAME: Check = Check {
     family: Family::Pool,
     about: "It waits for that pool for ever, never becomes Ready, and says so at most in its log. `--pool-namespace` counts too: without \
             it a picker looks in its own namespace, and older ones in `default`.",
+    elsewhere: Elsewhere::Told { log: true, metric: "weir_epp_pool_known" },
     needs: &["pools", "oldPools", "services", "pods"],
     run: pool_name,
 };
@@ -68,6 +73,7 @@ pub(crate) static LOG_LEVEL: Check = Check {
     family: Family::Pool,
     about: "From verbosity 4 on (`--v=4`, debug, trace) a picker writes lines for every request, whole bodies among them: it costs a large \
             part of its throughput, and prompts end up in the logs.",
+    elsewhere: Elsewhere::Outside("the picker that suffers from it cannot know it, or does not run."),
     needs: &["pools", "services", "pods"],
     run: log_level,
 };

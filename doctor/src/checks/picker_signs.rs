@@ -3,7 +3,7 @@
 use crate::facts::Facts;
 use crate::facts::observed::LogSign;
 use crate::facts::workload::Pod;
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::path;
 
 pub(crate) static FORBIDDEN: Check = Check {
@@ -13,6 +13,7 @@ pub(crate) static FORBIDDEN: Check = Check {
     family: Family::Pool,
     about: "Its log says `is forbidden` for ever, and it never becomes Ready or never sees a change. The finding names the verb and the \
             resource that its Role lacks.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_kubernetes_watch_errors_total{reason="forbidden"}"# },
     needs: &["pools", "services", "pods", "logSigns"],
     run: forbidden,
 };
@@ -24,6 +25,7 @@ pub(crate) static TRACES_REFUSED: Check = Check {
     family: Family::Pool,
     about: "The collector answers 401, 403 (a missing or wrong token in `OTEL_EXPORTER_OTLP_HEADERS`) or 404 (a path of its own: set \
             `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` to the whole URL, mostly ending in /v1/traces). No trace arrives.",
+    elsewhere: Elsewhere::Outside("whoever exports traces says it in its own words, which doctor reads off the log."),
     needs: &["logSigns"],
     run: traces_refused,
 };

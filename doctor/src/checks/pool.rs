@@ -3,7 +3,7 @@
 use crate::facts::Facts;
 use crate::facts::meta::{condition, labels_shown};
 use crate::facts::workload::{Pod, Workload};
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{OLD_POOL_GROUP, POOL_GROUP, has_all, meta, path, pool_backends};
 
 pub(crate) static CRD_MISSING: Check = Check {
@@ -12,6 +12,7 @@ pub(crate) static CRD_MISSING: Check = Check {
     severity: Severity::Error,
     family: Family::Pool,
     about: "Neither group of InferencePools is installed: no pool can exist, and gateways and pickers wait for it in silence.",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_kubernetes_watch_errors_total{reason="absent"}"# },
     needs: &["pools", "oldPools"],
     run: crd_missing,
 };
@@ -22,6 +23,7 @@ pub(crate) static CRD_OLD: Check = Check {
     severity: Severity::Error,
     family: Family::Pool,
     about: "`inference.networking.k8s.io/v1` has a CRD of its own: without it those routes have no backend and get 500.",
+    elsewhere: Elsewhere::Outside("the older version is served as well, and weir reads it: only a newer gateway misses it."),
     needs: &["pools", "oldPools", "routes"],
     run: crd_old,
 };
@@ -33,6 +35,7 @@ pub(crate) static NO_PODS: Check = Check {
     family: Family::Pool,
     about: "Requests get 503, and every metric of the pool is 0. Its selector must be among the labels of the pods' *template*; a pool \
             selects in its own namespace only. A Deployment that is at 0 replicas on purpose is no error.",
+    elsewhere: Elsewhere::Told { log: false, metric: "inference_pool_ready_pods" },
     needs: &["pools", "pods"],
     run: no_pods,
 };
@@ -44,6 +47,7 @@ pub(crate) static REFUSED_BY_GATEWAY: Check = Check {
     family: Family::Pool,
     about: "The pool's status names the gateway and the cause. `InvalidExtensionRef`: the picker's Service is missing, of type \
             ExternalName, or the reference's kind or port is not good.",
+    elsewhere: Elsewhere::Outside("weir reads no Gateways and no routes: only whoever looks at them sees it."),
     needs: &["pools"],
     run: refused_by_gateway,
 };

@@ -3,7 +3,7 @@
 use crate::facts::Facts;
 use crate::facts::meta::Meta;
 use crate::facts::pool::PoolReference;
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::meta;
 
 pub(crate) static OBJECTIVE_POOL_MISSING: Check = Check {
@@ -13,6 +13,7 @@ pub(crate) static OBJECTIVE_POOL_MISSING: Check = Check {
     family: Family::Pool,
     about: "It counts for no request: the priority is never given, the name never rewritten. It must be in the pool's namespace, and its \
             `poolRef.name` the pool's.",
+    elsewhere: Elsewhere::Outside("a picker knows its own pool alone: an objective of another one may be right."),
     needs: &["pools", "oldPools", "objectives", "rewrites", "models"],
     run: pool_missing,
 };

@@ -3,7 +3,7 @@
 use crate::facts::Facts;
 use crate::facts::gateway::{Grant, Route};
 use crate::facts::meta::condition;
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{GATEWAY_GROUP, OLD_POOL_GROUP, POOL_GROUP, meta, pool_backends, pool_group};
 
 pub(crate) static POOL_MISSING: Check = Check {
@@ -13,6 +13,7 @@ pub(crate) static POOL_MISSING: Check = Check {
     family: Family::Route,
     about: "Its requests get 500. The name, the namespace or the group is wrong: `inference.networking.x-k8s.io` pools and \
             `inference.networking.k8s.io` pools are two kinds, and a gateway that knows one does not find the other.",
+    elsewhere: Elsewhere::Outside("weir reads no Gateways and no routes: only whoever looks at them sees it."),
     needs: &["routes", "pools", "oldPools"],
     run: pool_missing,
 };
@@ -24,6 +25,7 @@ pub(crate) static NO_GRANT: Check = Check {
     family: Family::Route,
     about: "Its requests get 500 and the picker is never asked, while Gateway and pool look healthy: only the route says \
             `RefNotPermitted`. The grant belongs in the pool's namespace, and its group must be the pool's.",
+    elsewhere: Elsewhere::Outside("weir reads no Gateways and no routes: only whoever looks at them sees it."),
     needs: &["routes", "grants"],
     run: no_grant,
 };
@@ -35,6 +37,7 @@ pub(crate) static UNRESOLVED: Check = Check {
     family: Family::Route,
     about: "Its requests get 500. `InvalidKind` is a gateway without the inference extension (Istio: \
             `ENABLE_GATEWAY_API_INFERENCE_EXTENSION=true` on istiod; NGINX Gateway Fabric: `gwAPIInferenceExtension.enable`).",
+    elsewhere: Elsewhere::Outside("weir reads no Gateways and no routes: only whoever looks at them sees it."),
     needs: &["routes"],
     run: unresolved,
 };
@@ -46,6 +49,7 @@ pub(crate) static SEVERAL_POOLS: Check = Check {
     family: Family::Route,
     about: "Istio before September 2026 asks one picker for all pools of a rule, Envoy AI Gateway refuses such a rule: requests go to \
             servers of the wrong pool, or nowhere. One rule per pool works everywhere.",
+    elsewhere: Elsewhere::Outside("weir reads no Gateways and no routes: only whoever looks at them sees it."),
     needs: &["routes", "gateways"],
     run: several_pools,
 };

@@ -3,7 +3,7 @@
 use crate::facts::Facts;
 use crate::facts::gateway::{Gateway, Listener, ParentReference, Route};
 use crate::facts::meta::condition;
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{GATEWAY_GROUP, meta, pool_backends};
 
 pub(crate) static PARENT_MISSING: Check = Check {
@@ -13,6 +13,7 @@ pub(crate) static PARENT_MISSING: Check = Check {
     family: Family::Route,
     about: "The route belongs to no gateway, so its requests get 404. Often the Gateway lives in another namespace and the parentRef has \
             no `namespace`, or `sectionName` is not the name of a listener.",
+    elsewhere: Elsewhere::Outside("weir reads no Gateways and no routes: only whoever looks at them sees it."),
     needs: &["routes", "gateways"],
     run: parent_missing,
 };
@@ -24,6 +25,7 @@ pub(crate) static NOT_ACCEPTED: Check = Check {
     family: Family::Route,
     about: "The gateway refuses the route, or no controller has looked at it: requests get 404. The condition names the cause; \
             `NotAllowedByListeners` is a listener whose `allowedRoutes` leave out the route's namespace.",
+    elsewhere: Elsewhere::Outside("weir reads no Gateways and no routes: only whoever looks at them sees it."),
     needs: &["routes"],
     run: not_accepted,
 };
@@ -35,6 +37,7 @@ pub(crate) static HOSTNAME_UNMATCHED: Check = Check {
     family: Family::Route,
     about: "A listener with a hostname takes requests for that name alone, a route with hostnames likewise: where they do not meet, \
             nothing is served. `*.example.com` covers one or more labels before `.example.com`, not `example.com` itself.",
+    elsewhere: Elsewhere::Outside("weir reads no Gateways and no routes: only whoever looks at them sees it."),
     needs: &["routes", "gateways"],
     run: hostname_unmatched,
 };

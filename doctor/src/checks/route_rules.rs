@@ -4,7 +4,7 @@ use crate::checks::route_backends::controllers;
 use crate::facts::Facts;
 use crate::facts::gateway::{BackendReference, Filter, Rule};
 use crate::facts::pool::Pool;
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{go_duration, meta, pool_group, shown};
 
 pub(crate) static FILTER_SKIPS_PICKER: Check = Check {
@@ -14,6 +14,7 @@ pub(crate) static FILTER_SKIPS_PICKER: Check = Check {
     family: Family::Route,
     about: "On Istio a CORS filter (or a fault) on a rule resets what the gateway keeps for that rule, the call of the picker among it: \
             requests are served, but by any server in turn, and nothing is held. Put CORS into a rule without a pool, or before the gateway.",
+    elsewhere: Elsewhere::Outside("weir reads no Gateways and no routes: only whoever looks at them sees it."),
     needs: &["routes"],
     run: filter_skips_picker,
 };
@@ -25,6 +26,7 @@ pub(crate) static TIMEOUT_SHORT: Check = Check {
     family: Family::Route,
     about: "A request that is held until a server has started is cut off with 504 before it has. The start is measured: the least time \
             that a server of the pool took from being scheduled to Ready. It matters where the pool can be empty.",
+    elsewhere: Elsewhere::Outside("weir reads no Gateways and no routes: only whoever looks at them sees it."),
     needs: &["routes", "pods", "autoscalers"],
     run: timeout_short,
 };
@@ -36,6 +38,7 @@ pub(crate) static MODEL_HEADER_UNSET: Check = Check {
     family: Family::Route,
     about: "Clients name the model in the body. Only body-based routing writes it into `X-Gateway-Model-Name`; without it the rule \
             matches nothing and requests get 404, or go to a rule without a match.",
+    elsewhere: Elsewhere::Outside("weir reads no Gateways and no routes: only whoever looks at them sees it."),
     needs: &["routes", "pods"],
     run: model_header_unset,
 };

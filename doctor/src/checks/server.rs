@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::facts::Facts;
 use crate::facts::observed::REFUSED;
 use crate::facts::workload::{ContainerStatus, Pod};
-use crate::finding::{Check, Family, Finding, Severity};
+use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::path;
 
 pub(crate) static PORT_REFUSED: Check = Check {
@@ -15,6 +15,7 @@ pub(crate) static PORT_REFUSED: Check = Check {
     family: Family::Pool,
     about: "The pod is Ready and its port refuses: the gateway answers 502 or 503 for every request that is sent there. The pool's \
             `targetPorts` and the server's `--port` differ, or the server listens on 127.0.0.1 only (`--host 0.0.0.0`).",
+    elsewhere: Elsewhere::Told { log: true, metric: r#"weir_scrape_troubles_total{code="server-port-refused"}"# },
     needs: &["pools", "pods", "pages"],
     run: port_refused,
 };
@@ -26,6 +27,7 @@ pub(crate) static CRASH_LOOP: Check = Check {
     family: Family::Pool,
     about: "The container ends soon after each start. The log of the run before names the cause: a model that cannot be downloaded, too \
             little GPU memory for `--max-model-len`, a flag that the version does not know.",
+    elsewhere: Elsewhere::Outside("the kubelet tells it of the pod; weir sees only that it is not Ready."),
     needs: &["pools", "pods"],
     run: crash_loop,
 };
@@ -37,6 +39,7 @@ pub(crate) static OOM_KILLED: Check = Check {
     family: Family::Pool,
     about: "The container used more memory than its limit (not GPU memory): weights pass through it on load, and so does swap space. \
             Its requests are lost, and it loads the model anew.",
+    elsewhere: Elsewhere::Outside("the kubelet tells it of the pod; weir sees only that it is not Ready."),
     needs: &["pools", "pods"],
     run: oom_killed,
 };

@@ -1,10 +1,14 @@
 //! An autoscaler's arithmetic with the numbers of this moment, line by line, and a pool's numbers. Pure.
 //!
-//! The arithmetic is the controller's own ([`weir_hpa`]); what it remembers between its turns cannot be seen from outside, so a
-//! stabilisation window is taken as if the present size had just been recommended, and the text says so.
+//! The arithmetic is the controller's own ([`weir_hpa`]). What it remembers between its turns cannot be read; what status and Events
+//! tell of it is taken (`memory`), the turn is computed for everything that this leaves open, and where that makes a difference the
+//! prediction says which.
 
 mod autoscaler;
+mod lines;
+mod memory;
 mod pool;
+mod prediction;
 mod spec;
 
 #[cfg(test)]
@@ -12,6 +16,7 @@ mod tests;
 
 use std::time::Duration;
 
+use serde::Serialize;
 use thiserror::Error;
 
 /// What the metrics API answered for one metric of an autoscaler.
@@ -24,12 +29,15 @@ pub struct Reading {
 }
 
 /// An explanation.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
+    /// Of what: `Kind namespace/name`.
+    pub object: String,
     /// For people, a line each.
     pub lines: Vec<String>,
-    /// Replicas after the autoscaler's next turn; none where nothing decides, or it is no autoscaler's explanation.
-    pub next: Option<u32>,
+    /// What an autoscaler does in its next turn; none for what is no autoscaler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<Prediction>,
 }
 
 /// Why nothing can be explained.
@@ -59,3 +67,4 @@ pub enum ExplainError {
 
 pub use autoscaler::explain_autoscaler;
 pub use pool::explain_pool;
+pub use prediction::{MetricAnswer, Otherwise, Prediction};

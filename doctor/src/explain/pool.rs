@@ -54,7 +54,7 @@ pub fn explain_pool(facts: &Facts, namespace: &str, name: &str) -> Result<Explan
             own.namespace()
         ));
     }
-    Ok(Explanation { lines, next: None })
+    Ok(Explanation { object: format!("{KIND} {}", path(pool)), lines, prediction: None })
 }
 
 fn number(value: Option<f64>) -> String {

@@ -19,7 +19,7 @@ fn error(text: &str) -> Reading {
 
 fn explain(world: &World, readings: &[Reading]) -> (String, Option<u32>) {
     let explanation = explain_autoscaler(&world.facts(), "team-a", "chat", readings).unwrap();
-    (explanation.lines.join("\n"), explanation.next)
+    (explanation.lines.join("\n"), explanation.prediction.map(|prediction| prediction.next))
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn each_situation_ends_as_the_controller_would_end_it() {
             nothing,
             [value(64_000), value(900)],
             3,
-            "wanted      3: the highest proposal, of external metric inference_pool_average_kv_cache_utilization",
+            "wanted      3: the highest proposal, of inference_pool_average_kv_cache_utilization",
         ),
         ("policies cut", nothing, [value(6_400_000), value(300)], 6, "limit       cut to 6 by the scale-up policies"),
         (
@@ -150,4 +150,84 @@ fn a_pool_is_its_servers_and_what_follows() {
     let mut unread = World::healthy();
     unread.set("pages", json!({"items": []}));
     assert!(explain_pool(&unread.facts(), "team-a", "chat").unwrap().lines.join("\n").contains("unknown is not zero"));
+}
+
+/// An explanation of `chat` with these Events about changes of size: seconds ago, message.
+fn explained_after(world: &World, events: &[(&str, i64, &str)], readings: &[Reading]) -> super::Prediction {
+    let mut world = world.clone();
+    world.set("recordedAt", json!("2026-11-21T12:00:00Z"));
+    let mut facts = world.facts();
+    let now: jiff::Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
+    let event = |(kind, ago, message): &(&str, i64, &str)| {
+        let at = now.checked_sub(jiff::SignedDuration::from_secs(*ago)).unwrap();
+        serde_json::from_value(json!({
+            "involvedObject": {"kind": kind, "namespace": "team-a", "name": "chat"}, "message": message, "lastTimestamp": at.to_string(),
+        }))
+        .unwrap()
+    };
+    facts.rescales = crate::facts::Listing::of(events.iter().map(event).collect());
+    explain_autoscaler(&facts, "team-a", "chat", readings).unwrap().prediction.unwrap()
+}
+
+fn selected(world: &mut World) -> &mut World {
+    world.set("deployments/chat/spec/selector", json!({"matchLabels": {"app": "chat"}}))
+}
+
+#[test]
+fn what_policies_allow_follows_from_the_changes_that_events_tell() {
+    let mut world = World::healthy();
+    selected(&mut world).set(
+        "autoscalers/chat/spec/behavior",
+        json!({"scaleUp": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}}),
+    );
+    let far_up = [value(6_400_000), value(300)];
+    let grown = |ago: i64| {
+        [
+            ("HorizontalPodAutoscaler", ago, "New size: 2; reason: x"),
+            ("Deployment", ago, "Scaled up replica set chat-1 from 1 to 2"),
+        ]
+    };
+    let prediction = explained_after(&world, &grown(20), &far_up);
+    assert_eq!((prediction.next, prediction.limit, &prediction.otherwise[..]), (2, Some("scaleUp"), &[][..]));
+    // It leaves its period within the next turn.
+    let prediction = explained_after(&world, &grown(50), &far_up);
+    assert_eq!((prediction.next, prediction.otherwise[0].next), (2, 3));
+    assert_eq!(explained_after(&world, &grown(70), &far_up).next, 3);
+    // The status tells of a change, and no Event how large it was.
+    world.set("autoscalers/chat/status/lastScaleTime", json!("2026-11-21T11:59:40Z"));
+    let prediction = explained_after(&world, &[], &far_up);
+    assert!(prediction.otherwise.iter().any(|other| other.next == 2 && other.when.contains("no Event")), "{prediction:?}");
+}
+
+#[test]
+fn what_a_window_holds_is_sure_only_where_the_last_turn_is_known() {
+    let mut world = World::healthy();
+    selected(&mut world);
+    let down = [value(10_000), value(100)];
+    let prediction = explained_after(&world, &[], &down);
+    assert_eq!((prediction.next, prediction.stabilized, prediction.otherwise.len()), (2, Some("down"), 0));
+    world.set("autoscalers/chat/status/conditions/0/reason", json!("ScaleDownStabilized"));
+    let prediction = explained_after(&world, &[], &down);
+    assert_eq!((prediction.next, prediction.otherwise[0].next), (2, 1));
+    assert!(prediction.otherwise[0].when.contains("10 min at the latest"), "{prediction:?}");
+    // It grew to that size two minutes ago: that recommendation counts for eight more.
+    let grown = [
+        ("Deployment", 120, "Scaled up replica set chat-1 from 1 to 2"),
+        ("HorizontalPodAutoscaler", 119, "New size: 2; reason: x"),
+    ];
+    assert_eq!(explained_after(&world, &grown, &down).otherwise, []);
+    // No turn yet: the size that is found counts.
+    world.remove("autoscalers/chat/status");
+    assert_eq!(explained_after(&world, &[], &down).next, 2);
+}
+
+#[test]
+fn of_two_autoscalers_with_the_same_pods_neither_is_followed() {
+    let mut world = World::healthy();
+    selected(&mut world);
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "chat"});
+    world.set("autoscalers/code/spec/scaleTargetRef", target);
+    let prediction = explained_after(&world, &[], &[value(6_400_000), value(300)]);
+    assert_eq!((prediction.next, prediction.outcome), (2, "ambiguous"));
+    assert!(prediction.reason.contains("also those of code"), "{}", prediction.reason);
 }

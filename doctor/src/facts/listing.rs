@@ -78,6 +78,7 @@ identified! {
     super::scaling::ScaledObject: true,
     super::scaling::ApiService: false,
     super::monitoring::ServiceMonitor: true,
+    super::monitoring::PodMonitor: true,
     super::monitoring::PodMonitoring: true,
     super::monitoring::Prometheus: true,
 }

@@ -65,16 +65,21 @@ pub struct Facts {
     pub(crate) nodes: Listing<workload::Node>,
     pub(crate) disruption_budgets: Listing<workload::DisruptionBudget>,
     pub(crate) events: Listing<workload::Event>,
+    /// Events of changes of size, which only an explanation asks for: in no record.
+    #[serde(skip)]
+    pub(crate) rescales: Listing<workload::Event>,
     pub(crate) autoscalers: Listing<scaling::Autoscaler>,
     pub(crate) scaled_objects: Listing<scaling::ScaledObject>,
     pub(crate) api_services: Listing<scaling::ApiService>,
     pub(crate) service_monitors: Listing<monitoring::ServiceMonitor>,
+    pub(crate) pod_monitors: Listing<monitoring::PodMonitor>,
     pub(crate) pod_monitorings: Listing<monitoring::PodMonitoring>,
     pub(crate) prometheuses: Listing<monitoring::Prometheus>,
     /// Secrets that monitors name: whether they are there, nothing of what is in them.
     pub(crate) secrets: Listing<monitoring::SecretName>,
     pub(crate) pages: Listing<observed::Page>,
     pub(crate) served_models: Listing<observed::ServedModels>,
+    pub(crate) picker_dials: Listing<observed::Dial>,
     pub(crate) picker_configs: Listing<observed::PickerConfig>,
     pub(crate) log_signs: Listing<observed::LogSign>,
 }

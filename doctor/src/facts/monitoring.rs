@@ -5,9 +5,12 @@ use super::meta::{Meta, Selector};
 use super::workload::IntOrName;
 
 facts! {
-    /// `monitoring.coreos.com` ServiceMonitor or PodMonitor.
+    /// `monitoring.coreos.com` ServiceMonitor.
     ServiceMonitor { metadata: Meta, spec: ServiceMonitorSpec, }
     ServiceMonitorSpec { selector: Selector, namespace_selector: NamespaceSelector, endpoints: Vec<MonitorEndpoint>, }
+    /// `monitoring.coreos.com` PodMonitor.
+    PodMonitor { metadata: Meta, spec: PodMonitorSpec, }
+    PodMonitorSpec { selector: Selector, namespace_selector: NamespaceSelector, pod_metrics_endpoints: Vec<MonitorEndpoint>, }
     NamespaceSelector { any: bool, match_names: Vec<String>, }
     MonitorEndpoint {
         port: String,
@@ -27,8 +30,16 @@ facts! {
 
     /// `monitoring.coreos.com` Prometheus: which monitors it takes.
     Prometheus { metadata: Meta, spec: PrometheusSpec, }
-    PrometheusSpec { service_monitor_selector: Selector, }
+    PrometheusSpec { service_monitor_selector: Selector, pod_monitor_selector: Selector, }
 
     /// A Secret by name.
     SecretName { namespace: String, name: String, present: bool, }
+}
+
+impl MonitorEndpoint {
+    /// The name of the Secret with its token.
+    pub(crate) fn secret(&self) -> Option<&str> {
+        let credentials = self.authorization.as_ref().and_then(|authorization| authorization.credentials.as_ref());
+        credentials.or(self.bearer_token_secret.as_ref())?.name.as_deref()
+    }
 }

@@ -44,6 +44,17 @@ facts! {
         ids: Vec<String>,
     }
 
+    /// What came of calling a picker's port with TLS.
+    Dial {
+        namespace: String,
+        pod: String,
+        port: i64,
+        /// Whether it speaks TLS; none where that could not be told.
+        tls: bool,
+        /// `refused`, or `forbidden` by the API server.
+        failure: String,
+    }
+
     /// What of a picker's configuration can go wrong in silence.
     PickerConfig { namespace: String, source: String, plugins: Vec<Plugin>, profiles: Vec<Profile>, feature_gates: Vec<String>, unreadable: String, }
     Plugin { name: String, r#type: String, queue_depth_threshold: f64, kv_cache_util_threshold: f64, }

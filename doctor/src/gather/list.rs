@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::ask::{Asker, Problem, segment};
 use super::prepare::{Fact, prepare};
-use crate::facts::monitoring::SecretName;
+use crate::facts::monitoring::{MonitorEndpoint, SecretName};
 use crate::facts::scaling::ApiService;
 use crate::facts::workload::Crd;
 use crate::facts::{Facts, Listing, Reason};
@@ -180,13 +180,16 @@ async fn each<T: DeserializeOwned + Fact>(asker: &Asker, paths: &[String], right
 /// Whether the Secrets that monitors name are there: their metadata alone is asked for.
 pub(super) async fn secrets(asker: &Asker, facts: &Facts) -> Listing<SecretName> {
     let mut wanted: Vec<(String, String)> = Vec::new();
-    for monitor in facts.service_monitors.iter() {
-        let namespace = crate::look::meta(monitor.metadata.as_ref()).namespace().to_owned();
-        for endpoint in monitor.spec.iter().flat_map(|spec| spec.endpoints.iter().flatten()) {
-            let credentials = endpoint.authorization.as_ref().and_then(|authorization| authorization.credentials.as_ref());
-            let name = credentials.or(endpoint.bearer_token_secret.as_ref()).and_then(|secret| secret.name.clone());
-            wanted.extend(name.filter(|name| !name.is_empty()).map(|name| (namespace.clone(), name)));
-        }
+    let services = facts.service_monitors.iter().map(|monitor| {
+        (monitor.metadata.as_ref(), monitor.spec.as_ref().and_then(|spec| spec.endpoints.as_ref()))
+    });
+    let pods = facts.pod_monitors.iter().map(|monitor| {
+        (monitor.metadata.as_ref(), monitor.spec.as_ref().and_then(|spec| spec.pod_metrics_endpoints.as_ref()))
+    });
+    for (metadata, endpoints) in services.chain(pods) {
+        let namespace = crate::look::meta(metadata).namespace().to_owned();
+        let names = endpoints.into_iter().flatten().filter_map(MonitorEndpoint::secret).filter(|name| !name.is_empty());
+        wanted.extend(names.map(|name| (namespace.clone(), name.to_owned())));
     }
     wanted.sort();
     wanted.dedup();

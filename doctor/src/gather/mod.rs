@@ -5,6 +5,7 @@
 
 mod ask;
 mod config;
+mod dial;
 mod list;
 mod logs;
 mod pages;
@@ -97,21 +98,43 @@ impl Gatherer {
         self.list(&asker, &mut facts).await;
         let pools = facts.every_pool().count();
         progress(&format!("{pools} pools, {} pods known: reading their pages", facts.pods.iter().count()));
-        let (pages, configs, signs, secrets) = tokio::join!(
+        let (pages, dials, configs, signs, secrets) = tokio::join!(
             pages::read(&asker, &facts, &self.options),
+            dial::read(&asker, &facts),
             config::read(&asker, &facts),
             logs::read(&asker, &facts),
             list::secrets(&asker, &facts),
         );
         (facts.pages, facts.served_models) = pages;
-        (facts.picker_configs, facts.log_signs, facts.secrets) = (configs, signs, secrets);
+        (facts.picker_dials, facts.picker_configs, facts.log_signs, facts.secrets) = (dials, configs, signs, secrets);
         progress("examining");
         Ok(facts)
     }
 
-    /// Asks the metrics APIs for every metric of an autoscaler, as the controller does: one answer for each, in order.
-    pub async fn readings(&self, facts: &Facts, namespace: &str, name: &str, now: SystemTime) -> Vec<Reading> {
-        readings::read(&Asker::new(self.client.clone(), &self.options), facts, namespace, name, now).await
+    /// Reads the Events that tell of changes of size in `namespace`: what an autoscaler's controller remembers follows from them.
+    pub async fn remember(&self, facts: &mut Facts, namespace: &str) {
+        let asker = Asker::new(self.client.clone(), &self.options);
+        let of = |path| list::Kind { path, own: Some(namespace), fallback: namespace };
+        let (own, targets) = tokio::join!(
+            list::all(&asker, of("api/v1/events?fieldSelector=reason%3DSuccessfulRescale")),
+            list::all(&asker, of("api/v1/events?fieldSelector=reason%3DScalingReplicaSet")),
+        );
+        facts.rescales = own;
+        list::add(&mut facts.rescales, targets);
+    }
+
+    /// The autoscalers of `namespace`, by name.
+    pub fn autoscalers(facts: &Facts, namespace: &str) -> Vec<String> {
+        let of = facts.autoscalers.iter().map(|autoscaler| crate::look::meta(autoscaler.metadata.as_ref()));
+        let mut names: Vec<_> = of.filter(|meta| meta.namespace() == namespace).map(|meta| meta.name().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Asks the metrics APIs for every metric of each of the autoscalers, as the controller does: for each one answer per metric, in order.
+    pub async fn readings(&self, facts: &Facts, namespace: &str, names: &[String], now: SystemTime) -> Vec<Vec<Reading>> {
+        let asker = &Asker::new(self.client.clone(), &self.options);
+        futures_util::future::join_all(names.iter().map(|name| readings::read(asker, facts, namespace, name, now))).await
     }
 
     async fn list(&self, asker: &Asker, facts: &mut Facts) {
@@ -159,6 +182,7 @@ impl Gatherer {
                 list::all(asker, here("apis/keda.sh/v1alpha1/scaledobjects")),
                 list::api_services(asker),
                 list::all(asker, here("apis/monitoring.coreos.com/v1/servicemonitors")),
+                list::all(asker, here("apis/monitoring.coreos.com/v1/podmonitors")),
                 list::all(asker, here("apis/monitoring.googleapis.com/v1/podmonitorings")),
                 list::all(asker, anywhere("apis/monitoring.coreos.com/v1/prometheuses")),
             )
@@ -186,6 +210,7 @@ impl Gatherer {
             facts.scaled_objects,
             facts.api_services,
             facts.service_monitors,
+            facts.pod_monitors,
             facts.pod_monitorings,
             facts.prometheuses,
         ) = scaling;

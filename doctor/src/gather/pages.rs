@@ -92,7 +92,7 @@ fn places(facts: &Facts, most: usize) -> (Vec<Place>, bool) {
 }
 
 /// What kind of refusal the API server tells of, where the pod itself did not answer.
-fn failure(answer: &Answer) -> Option<(&'static str, String)> {
+pub(super) fn failure(answer: &Answer) -> Option<(&'static str, String)> {
     let status: Value = serde_json::from_slice(&answer.body).ok()?;
     if status["kind"].as_str() != Some("Status") || status["apiVersion"].as_str() != Some("v1") {
         return None;
@@ -184,9 +184,7 @@ fn understand(page: &mut Page, answer: &Answer, asked_at: Instant) {
     page.ranks = i64::try_from(load.units.len()).ok();
     let max_running: Vec<f64> = load.units.iter().filter_map(|unit| unit.max_running).collect();
     page.max_running = (!max_running.is_empty()).then(|| max_running.iter().sum());
-    let signals =
-        [("waiting requests", page.waiting), ("running requests", page.running), ("KV cache use", page.kv_cache_utilization)];
-    let missing: Vec<_> = signals.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| (*name).to_owned()).collect();
+    let missing: Vec<_> = load.lacks().into_iter().map(str::to_owned).collect();
     // Signals whose samples are of the past are not missing: that is another finding.
     if !missing.is_empty() && page.sample_age_seconds.is_none() {
         page.missing = Some(missing);

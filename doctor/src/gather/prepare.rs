@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::facts::gateway::{DestinationRule, Gateway, Grant, Route};
-use crate::facts::monitoring::{PodMonitoring, Prometheus, ServiceMonitor};
+use crate::facts::monitoring::{PodMonitor, PodMonitoring, Prometheus, ServiceMonitor};
 use crate::facts::pool::{Model, Objective, Pool, Rewrite};
 use crate::facts::scaling::{ApiService, Autoscaler, ScaledObject};
 use crate::facts::scrub;
@@ -66,6 +66,7 @@ impl Fact for Crd {}
 impl Fact for Autoscaler {}
 impl Fact for ScaledObject {}
 impl Fact for ApiService {}
+impl Fact for PodMonitor {}
 impl Fact for PodMonitoring {}
 impl Fact for Prometheus {}
 

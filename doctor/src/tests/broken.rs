@@ -118,7 +118,7 @@ const WORLDS: &[(&str, Break)] = &[
         for kind in ["routes", "objectives", "rewrites", "autoscalers", "pods"] {
             w.set(kind, json!({"items": []}));
         }
-        w.set("podMonitorings", json!({"items": []})).set("nodes", json!({"items": []}));
+        w.set("podMonitors", json!({"items": []})).set("podMonitorings", json!({"items": []})).set("nodes", json!({"items": []}));
     }),
     ("crd-old", |w| {
         // Its other victims are said by their own checks; here nothing else is known.
@@ -156,6 +156,22 @@ const WORLDS: &[(&str, Break)] = &[
     }),
     ("picker-tls-rule-missing", |w| {
         w.remove("destinationRules/chat-epp");
+    }),
+    ("picker-tls-rule-missing", |w| {
+        // It speaks TLS, whatever its command line says.
+        w.push(&at(EPP, "spec/containers/0/args"), json!("--secure-serving=false"));
+        w.remove("destinationRules/chat-epp");
+    }),
+    ("picker-plain", |w| {
+        w.set("pickerDials/chat-epp-0/tls", json!(false));
+        w.set(&at(ROUTE, "status/parents/0/controllerName"), json!("agentgateway.dev/agentgateway"));
+    }),
+    ("picker-plain", |w| {
+        // Nobody answered; its command line tells.
+        w.set("pickerDials", json!({"items": []}));
+        w.push(&at(EPP, "spec/containers/0/args"), json!("--secure-serving=false"));
+        let controller = json!("gateway.envoyproxy.io/gatewayclass-controller");
+        w.set(&at(ROUTE, "status/parents/0/controllerName"), controller);
     }),
     ("picker-no-pods", |w| {
         w.set("services/chat-epp/spec/selector", json!({"app": "epp"}));
@@ -262,6 +278,18 @@ const WORLDS: &[(&str, Break)] = &[
     }),
     ("pod-monitoring-selects-nothing", |w| {
         w.set("podMonitorings/servers/spec/endpoints/0/port", json!("metrics"));
+    }),
+    ("monitor-token-missing", |w| {
+        w.set("secrets/page-reader/present", json!(false));
+    }),
+    ("pod-monitor-selects-nothing", |w| {
+        w.set("podMonitors/servers/spec/selector/matchLabels/app", json!("vllm"));
+    }),
+    ("pod-monitor-selects-nothing", |w| {
+        w.set("podMonitors/servers/spec/podMetricsEndpoints/0/port", json!("8000"));
+    }),
+    ("pod-monitor-not-taken", |w| {
+        w.set("podMonitors/servers/metadata/labels", json!({"release": "other"}));
     }),
     ("monitor-labels-swallowed", |w| {
         w.set("serviceMonitors/weir/spec/endpoints/0/honorLabels", json!(false));

@@ -2,6 +2,7 @@
 
 mod broken;
 mod documentation;
+mod elsewhere;
 mod record;
 mod reporting;
 mod unknown;

@@ -34,12 +34,12 @@ fn people_are_told_what_by_what_and_how_to_mend_it() {
         "{text}"
     );
     assert!(
-        text.ends_with("2 pools, 71 checks: 2 errors, 1 warning, 1 note; one kind of facts could not be looked at\n"),
+        text.ends_with("2 pools, 74 checks: 2 errors, 1 warning, 1 note; one kind of facts could not be looked at\n"),
         "{text}"
     );
     assert!(!text.contains('\u{1b}'));
     assert!(report::text(&broken().examine(), true).contains("\u{1b}[31merror"));
-    assert_eq!(report::text(&World::healthy().examine(), false), "2 pools, 71 checks: nothing found\n");
+    assert_eq!(report::text(&World::healthy().examine(), false), "2 pools, 74 checks: nothing found\n");
 }
 
 #[test]

@@ -115,3 +115,17 @@ fn an_old_clock_is_survived() {
     turn(&mut hpa, 1000, 8, 8);
     assert_eq!(turn(&mut hpa, 10, 8, 2).desired, 8);
 }
+
+#[test]
+fn a_memory_is_taken_over() {
+    let mut behavior = windows(0, 60);
+    behavior.scale_up.policies = vec![ScalingPolicy::pods(2, 60)];
+    let mut hpa = follow(1, 100, Some(behavior));
+    let memory = Memory { recommendations: vec![(at(50), 7)], rescales: vec![(at(70), 4, 5)] };
+    hpa.set_memory(&memory);
+    assert_eq!(turn(&mut hpa, 100, 5, 9).desired, 6);
+    // What is found does not count as recommended: the memory has begun.
+    hpa.set_memory(&memory);
+    assert_eq!(turn(&mut hpa, 100, 9, 2).desired, 7);
+    assert_eq!(turn(&mut hpa, 120, 7, 2).desired, 2);
+}

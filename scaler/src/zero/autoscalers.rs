@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use weir_datastore::codes;
 use weir_k8s::{Autoscaler, FieldProblem};
 
 use crate::zero::metrics::ScalerMetrics;
@@ -116,6 +117,7 @@ fn report(namespace: &str, error: &watcher::Error) {
     match code {
         Some(403) => warn!(
             namespace,
+            code = codes::PICKER_FORBIDDEN,
             error = text,
             fix = format!(
                 "add to the Role in namespace {namespace}: {{apiGroups: [\"autoscaling\"], resources: [\"horizontalpodautoscalers\"], \

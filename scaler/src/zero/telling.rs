@@ -24,14 +24,15 @@ impl Telling {
     /// What a target stays at has changed.
     pub(crate) fn stays(&self, autoscaler: &Autoscaler, decision: &Decision, was_warned: bool) {
         let (reason, hpa, target) = (&decision.reason, self.name(autoscaler), &autoscaler.target);
+        let code = reason.code();
         self.metrics.decided(&self.namespace, decision);
         match reason.event() {
             Some((EventType::Warning, name)) => {
-                warn!(hpa, %target, reason = reason.label(), "{reason}");
+                warn!(hpa, %target, code, reason = reason.label(), "{reason}");
                 self.event(autoscaler, EventType::Warning, name, reason.to_string());
             }
             Some((EventType::Normal, name)) => {
-                info!(hpa, %target, reason = reason.label(), "{reason}");
+                info!(hpa, %target, code, reason = reason.label(), "{reason}");
                 self.event(autoscaler, EventType::Normal, name, reason.to_string());
             }
             None if was_warned => info!(hpa, %target, reason = reason.label(), "as it should be again: {reason}"),

@@ -20,10 +20,19 @@ impl Complaint {
 
     /// It failed. Logged as an error unless the last failure was the same.
     pub fn failed(&self, error: &dyn Display) {
+        self.told(None, error);
+    }
+
+    /// The same, by the name that the cause has in docs/troubleshooting.md.
+    pub fn failed_of(&self, code: &'static str, error: &dyn Display) {
+        self.told(Some(code), error);
+    }
+
+    fn told(&self, code: Option<&'static str>, error: &dyn Display) {
         let error = error.to_string();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_deref() != Some(&error) {
-            tracing::error!(subject = self.subject, %error, "failing");
+            tracing::error!(subject = self.subject, code, %error, "failing");
             *current = Some(error);
         }
     }

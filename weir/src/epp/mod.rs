@@ -139,6 +139,7 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
 
     let source = Source::of(options, &scheduling.data_layer, &mut notes, &mut registry).await?;
     notes.iter().for_each(|note| warn!("{note}"));
+    configuration.tell_of_idle_scorers();
     let Source { pool, wanted, resources, client, .. } = &source;
     let (pool, wanted, resources) = (pool.clone(), wanted.clone(), resources.clone());
     let metrics_server = MetricsServer::new(options, client.as_ref(), &serving)?;

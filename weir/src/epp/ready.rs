@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weir_collector::{Obstacles, WantedPools};
-use weir_datastore::{Datastore, PoolId};
+use weir_datastore::{Datastore, PoolId, codes};
 use weir_serving::{Blocker, Health};
 
 /// The pool of a picker, followed.
@@ -86,7 +86,8 @@ impl PoolWatch {
             let missing = self.look();
             match (&missing, &told) {
                 (Some(reason), before) if before.as_ref() != Some(reason) => {
-                    warn!(pool = %self.pool, reason, "no requests can be placed")
+                    let code = self.code();
+                    warn!(pool = %self.pool, code, reason, "no requests can be placed")
                 }
                 (None, Some(_)) => info!(pool = %self.pool, "the pool is known, requests are placed"),
                 _ => {}
@@ -111,6 +112,13 @@ impl PoolWatch {
         let reason = self.reason();
         self.blocker.get_or_insert_with(|| self.health.block("inference-pool")).because(reason.as_str());
         Some(reason)
+    }
+
+    /// What is to be mended where the pool is not there; what else is in the way has been told of by whoever met it.
+    fn code(&self) -> Option<&'static str> {
+        let is_looked_for =
+            self.cluster.as_ref().is_none_or(|(obstacles, synced)| obstacles.borrow().is_empty() && *synced.borrow());
+        is_looked_for.then_some(codes::PICKER_POOL_NAME)
     }
 
     fn reason(&mut self) -> String {

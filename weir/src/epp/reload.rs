@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use weir_datastore::codes;
 use weir_epp::director::PoolDirector;
 use weir_epp::scheduling::SchedulingConfig;
 
@@ -32,6 +33,7 @@ pub(super) struct Follower {
     shown: Arc<ArcSwap<Value>>,
     reloads: Family<[(&'static str, &'static str); 1], Counter>,
     in_step: Gauge,
+    idle_scorers: Gauge,
 }
 
 impl Follower {
@@ -52,8 +54,11 @@ impl Follower {
         let help = "1 while the configuration in force is what its file says, 0 while the file cannot be used";
         registry.register("weir_epp_config_in_step", help, in_step.clone());
         in_step.set(1);
+        let idle_scorers = Gauge::default();
+        let help = "Scorers of the EndpointPickerConfig that cannot matter: of weight 0, or before a picker that looks at no score";
+        registry.register("weir_epp_config_idle_scorers", help, idle_scorers.clone());
         let shown = Arc::default();
-        let follower = Self { configuration, in_force, text, complaint: None, shown, reloads, in_step };
+        let follower = Self { configuration, in_force, text, complaint: None, shown, reloads, in_step, idle_scorers };
         follower.show();
         Ok(follower)
     }
@@ -105,10 +110,20 @@ impl Follower {
         }
         director.reconfigure(config.clone());
         (self.in_force, self.text) = (config, text);
+        self.tell_of_idle_scorers();
         self.reloads.get_or_create(&[("outcome", "ok")]).inc();
         info!("{}: in force", self.configuration.name());
         self.agrees();
         self.show();
+    }
+
+    /// Tells of scorers that cannot matter.
+    pub(super) fn tell_of_idle_scorers(&self) {
+        let idle = idle_scorers(&self.in_force);
+        self.idle_scorers.set(i64::try_from(idle.len()).unwrap_or(i64::MAX));
+        for why in idle {
+            warn!(code = codes::PICKER_WEIGHTS, "{}: {why}", self.configuration.name());
+        }
     }
 
     /// The file says what is in force.
@@ -123,7 +138,7 @@ impl Follower {
         if self.complaint.as_deref() == Some(problem) {
             return;
         }
-        warn!("the configuration stays as it was: {problem}");
+        warn!(code = codes::PICKER_CONFIG_UNREADABLE, "the configuration stays as it was: {problem}");
         self.reloads.get_or_create(&[("outcome", outcome)]).inc();
         self.in_step.set(0);
         self.complaint = Some(problem.to_owned());
@@ -139,4 +154,15 @@ impl Follower {
             "effective": self.in_force.effective(),
         })));
     }
+}
+/// Each scorer that cannot matter, and why.
+fn idle_scorers(config: &SchedulingConfig) -> Vec<String> {
+    let of = |profile: &weir_epp::scheduling::Profile| {
+        let (name, blind) = (profile.name.clone(), profile.picker.name.kind == "random-picker");
+        let idle = profile.scorers.iter().filter(move |scorer| blind || scorer.weight == 0.0);
+        let why = if blind { "its profile's random-picker looks at no score: use max-score-picker" } else { "its weight is 0" };
+        idle.map(move |scorer| format!("scorer {} of profile {name} cannot matter, {why}", scorer.scorer.name.name))
+            .collect::<Vec<_>>()
+    };
+    config.profiles.iter().flat_map(of).collect()
 }

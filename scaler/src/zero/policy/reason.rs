@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir_datastore::PoolId;
+use weir_datastore::{PoolId, codes};
 use weir_k8s::{EventType, FieldProblem};
 
 /// Why a target is scaled, or left as it is.
@@ -93,6 +93,17 @@ impl Reason {
         "held",
         "handed_back",
     ];
+
+    /// What an operator has to mend, as docs/troubleshooting.md calls it.
+    pub fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::Keda(_) | Self::SecondAutoscaler(_) => Some(codes::TWO_SCALERS),
+            Self::NoPool => Some(codes::HPA_SELECTS_NO_POOL),
+            Self::Unknown(..) => Some(codes::HPA_METRIC_FAILED),
+            Self::ForeignZero(_) => Some(codes::HPA_OFF_AT_ZERO),
+            _ => None,
+        }
+    }
 
     /// The Event that tells it: its type, and its reason in one word. None for what is as usual.
     pub fn event(&self) -> Option<(EventType, &'static str)> {
