@@ -5,9 +5,9 @@ use std::str;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use weir_ext_proc::split;
 
 use super::machine::{Exchange, Origin, RequestState, ResponseState};
-use super::request_side::split;
 use super::{Action, BodyMode, BodyReply, Chunk, Content, Head, HeadReply, Note, Reply, Served};
 use crate::Failure;
 use crate::request::Route;

@@ -15,23 +15,19 @@ use envoy_types::pb::envoy::service::ext_proc::v3::{
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 
-pub(super) use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::{
-    ExternalProcessor, ExternalProcessorServer,
-};
-pub(super) use envoy_types::pb::envoy::service::ext_proc::v3::{ProcessingRequest, ProcessingResponse};
+pub use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::{ExternalProcessor, ExternalProcessorServer};
+pub use envoy_types::pb::envoy::service::ext_proc::v3::{ProcessingRequest, ProcessingResponse};
 
-use crate::Subset;
-use crate::exchange::{
-    BodyMode, BodyReply, Chunk, Content, Head, HeadReply, Immediate, Incoming, Message, Modes, PickMetadata, Reply, Served,
+use crate::{
+    Attribute, BodyMode, BodyReply, Chunk, Content, DESTINATION, Head, HeadReply, Immediate, Incoming, LB_NAMESPACE, Message,
+    Modes, PickMetadata, Reply, SERVED, SUBSET, SUBSET_NAMESPACE, Served, Subset, subset_of,
 };
-use crate::request::{DESTINATION, LB_NAMESPACE, SERVED, SUBSET, SUBSET_NAMESPACE, subset_of};
-use crate::response::Attribute;
 
 /// Under which name the filter sends its attributes.
 const ATTRIBUTES: &str = "envoy.filters.http.ext_proc";
 
 /// A message of a gateway.
-pub(super) fn incoming(request: ProcessingRequest) -> Incoming {
+pub fn incoming(request: ProcessingRequest) -> Incoming {
     let metadata = request.metadata_context.unwrap_or_default();
     let attributes = request.attributes.get(ATTRIBUTES);
     let attribute = |name: &str| attributes.and_then(|attributes| string(attributes.fields.get(name)?)).map(str::to_owned);
@@ -105,7 +101,7 @@ fn served(metadata: &Metadata) -> Served {
 }
 
 /// A message to the gateway.
-pub(super) fn outgoing(reply: Reply) -> ProcessingResponse {
+pub fn outgoing(reply: Reply) -> ProcessingResponse {
     let mut metadata = None;
     let mut attributes = Vec::new();
     let response = match reply {
