@@ -107,6 +107,8 @@ pub struct HeadReply {
     pub set_named: Vec<(Arc<str>, String)>,
     /// Headers to remove.
     pub remove: Vec<&'static str>,
+    /// The same, with names that the configuration gives.
+    pub remove_named: Vec<Arc<str>>,
     /// Whether the gateway shall choose its route anew.
     pub clear_route_cache: bool,
     /// The pick, as dynamic metadata.

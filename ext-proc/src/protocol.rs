@@ -143,7 +143,7 @@ fn headers_response(reply: HeadReply, metadata: &mut Option<PickMetadata>) -> He
 fn common(reply: HeadReply, metadata: &mut Option<PickMetadata>) -> CommonResponse {
     *metadata = reply.metadata;
     CommonResponse {
-        header_mutation: mutation(reply.set, reply.set_named, reply.remove),
+        header_mutation: mutation(reply.set, reply.set_named, reply.remove, reply.remove_named),
         clear_route_cache: reply.clear_route_cache,
         ..CommonResponse::default()
     }
@@ -169,8 +169,9 @@ fn mutation(
     set: Vec<(&'static str, String)>,
     set_named: Vec<(Arc<str>, String)>,
     remove: Vec<&'static str>,
+    remove_named: Vec<Arc<str>>,
 ) -> Option<HeaderMutation> {
-    if set.is_empty() && set_named.is_empty() && remove.is_empty() {
+    if set.is_empty() && set_named.is_empty() && remove.is_empty() && remove_named.is_empty() {
         return None;
     }
     let set = set.into_iter().map(|(key, value)| (key.to_owned(), value));
@@ -180,7 +181,8 @@ fn mutation(
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
         ..HeaderValueOption::default()
     });
-    Some(HeaderMutation { set_headers: set_headers.collect(), remove_headers: remove.into_iter().map(str::to_owned).collect() })
+    let remove = remove.into_iter().map(str::to_owned).chain(remove_named.iter().map(ToString::to_string));
+    Some(HeaderMutation { set_headers: set_headers.collect(), remove_headers: remove.collect() })
 }
 
 fn pick(metadata: PickMetadata) -> Struct {
@@ -202,7 +204,7 @@ fn told(attributes: Vec<Attribute>) -> Struct {
 fn immediate(reply: Immediate) -> ImmediateResponse {
     ImmediateResponse {
         status: Some(HttpStatus { code: reply.status.into() }),
-        headers: mutation(reply.headers, Vec::new(), Vec::new()),
+        headers: mutation(reply.headers, Vec::new(), Vec::new(), Vec::new()),
         body: reply.body.into_bytes(),
         details: reply.details.to_owned(),
         ..ImmediateResponse::default()
