@@ -10,8 +10,9 @@ use weir_epp::exchange::ErrorPrefix;
 use weir_epp::flow::HoldEmpty;
 use weir_k8s::PoolVersion;
 
-use super::flags::{Given, bool_of, duration_of};
 use super::http::Http;
+use crate::go_flags::{Given, bool_of, duration_of};
+use crate::metrics_server::Access;
 
 /// How often servers at work are read, unless set otherwise.
 const REFRESH: Duration = Duration::from_millis(50);
@@ -76,9 +77,7 @@ pub(super) struct Options {
     pub(super) refresh: Duration,
     pub(super) secure: bool,
     pub(super) cert_path: Option<PathBuf>,
-    pub(super) metrics_auth: bool,
-    pub(super) metrics_cert_dir: Option<PathBuf>,
-    pub(super) metrics_client_ca: Option<PathBuf>,
+    pub(super) metrics_access: Access,
     pub(super) honour_subset: bool,
     pub(super) ask_for_bodies: bool,
     pub(super) model_server: ModelServerMetrics,
@@ -122,9 +121,7 @@ impl Options {
             refresh: reader.refresh(),
             secure: reader.switch("secure-serving", "SECURE_SERVING").unwrap_or(true),
             cert_path: given.text("cert-path").map(PathBuf::from),
-            metrics_auth: given.switch("metrics-endpoint-auth").unwrap_or(true),
-            metrics_cert_dir: given.text("metrics-cert-dir").map(PathBuf::from),
-            metrics_client_ca: given.text("metrics-client-ca-file").map(PathBuf::from),
+            metrics_access: Access::of(given),
             ask_for_bodies: given.switch("ask-for-bodies").unwrap_or(false),
             honour_subset: !given.switch("disable-endpoint-subset-filter").unwrap_or(false),
             model_server: reader.model_server(),
@@ -135,30 +132,9 @@ impl Options {
             old: given.old_spelling,
             notes: Vec::new(),
         };
-        if options.metrics_client_ca.is_some() && options.metrics_cert_dir.is_none() {
-            reader
-                .wrong
-                .push("--metrics-client-ca-file: callers bring certificates over TLS alone: give --metrics-cert-dir".to_owned());
-        }
+        reader.wrong.extend(options.metrics_access.problem());
         let Reader { wrong, notes, .. } = reader;
         if wrong.is_empty() { Ok(Self { notes, ..options }) } else { Err(wrong) }
-    }
-}
-
-/// What is logged, as `--log` says it; none where the command line says nothing.
-pub(super) fn log_filter(given: &Given) -> Option<&'static str> {
-    const USUAL: &str = "info,kube_runtime=error,kube_client=error";
-    const DEBUG: &str = "info,weir=debug,kube_runtime=error,kube_client=error";
-    let by_number = |level: i64| match level {
-        ..=3 => USUAL,
-        4 => DEBUG,
-        _ => "info,weir=trace",
-    };
-    match given.text("zap-log-level") {
-        Some("debug") => Some(DEBUG),
-        Some("error" | "panic") => Some("error"),
-        Some(level) => Some(level.parse().map_or(USUAL, by_number)),
-        None => given.parsed("v").map(by_number),
     }
 }
 
