@@ -4,6 +4,8 @@
 
 #[path = "bbr/hostile.rs"]
 mod hostile;
+#[path = "bbr/in_a_cluster.rs"]
+mod in_a_cluster;
 #[path = "bbr/pools.rs"]
 mod pools;
 #[path = "bbr/scene.rs"]

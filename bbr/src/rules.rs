@@ -38,7 +38,7 @@ pub struct Loaded {
     /// Ready to be asked.
     pub classifier: Classifier,
     /// The files they are from, by content: nothing has changed while these are the same.
-    pub(crate) content: Vec<(PathBuf, Vec<u8>)>,
+    content: Vec<(PathBuf, Vec<u8>)>,
 }
 
 /// Why rules cannot be used.
@@ -111,6 +111,15 @@ impl Rules {
 }
 
 impl Loaded {
+    /// Rules of no file, and without files of keywords.
+    ///
+    /// # Errors
+    /// The rule whose words are too many.
+    pub fn of(rules: Rules) -> Result<Self, String> {
+        let classifier = Classifier::new(rules.classifier.iter().map(|rule| (rule.clone(), Vec::new())))?;
+        Ok(Self { rules, classifier, content: Vec::new() })
+    }
+
     /// Reads the file, and those of keywords that it names, by their place beside it.
     ///
     /// # Errors

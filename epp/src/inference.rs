@@ -97,6 +97,10 @@ pub struct Pick {
 pub trait Ticket: Send + Sync + std::fmt::Debug {
     /// The endpoint that served, as the gateway says: another one than the first picked after a fallback.
     fn served_by(&mut self, endpoint: SocketAddr);
+    /// What the endpoint is called that serves.
+    fn served_name(&self) -> Option<Arc<str>> {
+        None
+    }
     /// The response's head came with this status.
     fn response_started(&mut self, status: u16, at: Instant);
     /// The gateway answered by itself, with this status, since this befell the request.

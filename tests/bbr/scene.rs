@@ -23,6 +23,11 @@ fn address(line: &str, name: &str) -> SocketAddr {
 /// Flags of both programs that make them listen on free ports of the loopback.
 const LISTEN: [&str; 8] = ["--bind-address", "127.0.0.1", "--grpc-port", "0", "--grpc-health-port", "0", "--metrics-port", "0"];
 
+/// Runs what blocks, and has a runtime of its own, on another thread.
+fn beside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+}
+
 /// A `weir bbr` or `weir epp` that runs.
 pub(crate) struct Running {
     pub(crate) process: Process,
@@ -54,14 +59,18 @@ impl Running {
     }
 
     pub(crate) fn page(&self) -> String {
-        get(&format!("http://{}/metrics", self.metrics)).unwrap()
+        let url = format!("http://{}/metrics", self.metrics);
+        beside(|| get(&url).unwrap())
     }
 
     /// Waits until its page has a line that begins so.
     pub(crate) fn page_until(&self, line: &str) {
-        eventually(line, || {
-            let page = self.page();
-            if page.lines().any(|known| known.starts_with(line)) { Ok(()) } else { Err(page) }
+        let url = format!("http://{}/metrics", self.metrics);
+        beside(|| {
+            eventually(line, || {
+                let page = get(&url)?;
+                if page.lines().any(|known| known.starts_with(line)) { Ok(()) } else { Err(page) }
+            });
         });
     }
 }
@@ -75,8 +84,8 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// So many servers, each a process of its own, that serve `model` and `adapters`.
-    pub(crate) fn start(name: &'static str, model: &str, adapters: &[&str], servers: usize, config: Option<&str>) -> Self {
+    /// So many servers, each a process of its own, that serve `model` and `adapters`, and a picker with these flags.
+    pub(crate) fn start(name: &'static str, model: &str, adapters: &[&str], servers: usize, flags: &[&str]) -> Self {
         let folder = Folder::new(&format!("bbr-pool-{name}"));
         let server = |index: usize| {
             let name = format!("{name}-{index}");
@@ -91,7 +100,7 @@ impl Pool {
         let pools = format!("apiVersion: weir/v1\npools:\n- name: {name}\n  endpoints: [{}]\n", listed.join(", "));
         let mut arguments = vec!["--pools".to_owned(), folder.write("pools.yaml", &pools).display().to_string()];
         arguments.push("--hold-empty=never".to_owned());
-        arguments.extend(config.map(|config| format!("--config-text={config}")));
+        arguments.extend(flags.iter().map(ToString::to_string));
         let picker = Running::start("epp", &arguments);
         if !servers.is_empty() {
             let count = servers.len();
@@ -188,7 +197,9 @@ impl Scene {
         let body = serde_json::json!({ "model": model, "prompt": prompt, "max_tokens": 1 });
         let answer = self.post("routed", body.to_string()).send().await.unwrap();
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        let pod = headers.get("x-inference-pod").map_or("", |pod| pod.to_str().unwrap()).to_owned();
+        let pod = headers.get("x-inference-pod").map_or("", |pod| pod.to_str().unwrap());
+        // A process of one replica calls it its first.
+        let pod = pod.strip_suffix("-0").unwrap_or(pod).to_owned();
         let text = weir_tests::text(answer).await.unwrap();
         let model = serde_json::from_str::<serde_json::Value>(&text).unwrap_or_default()["model"].as_str().unwrap_or("").to_owned();
         (status, pod, model, headers, text)

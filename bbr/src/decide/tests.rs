@@ -6,8 +6,7 @@ use crate::rules::{Loaded, Rules};
 
 fn table(yaml: &str) -> Table {
     let rules = Rules::parse(&format!("apiVersion: weir/v1\n{yaml}")).unwrap();
-    let classifier = crate::classify::Classifier::new(rules.classifier.iter().map(|rule| (rule.clone(), Vec::new()))).unwrap();
-    Table::new(&Loaded { rules, classifier, ..Loaded::default() }, &[])
+    Table::new(&Loaded::of(rules).unwrap(), &[])
 }
 
 fn decide(routing: &Routing, table: &Table, body: &str) -> (Result<Plan, Refusal>, Vec<Fact>) {

@@ -26,6 +26,8 @@ pub struct Settings {
     pub clear_route_cache: bool,
     /// Whether `x-conformance-test-served-endpoint` tells who served; for conformance tests, off.
     pub served_verifier: bool,
+    /// The header, in lower case, that tells who served: address, and name where it is known; none by default.
+    pub served_header: Option<std::sync::Arc<str>>,
     /// Which paths are read, and how.
     pub parsers: Parsers,
     /// What is told to the gateway of each response.
@@ -55,6 +57,7 @@ impl Default for Settings {
             subset_filter: true,
             clear_route_cache: true,
             served_verifier: false,
+            served_header: None,
             parsers: Parsers::default(),
             reporters: Vec::new(),
             ask_for_bodies: false,

@@ -4,10 +4,12 @@
 //! 2. `options`: flags and environment to what the picker is to do.
 //! 3. `config`, `reload`, `rules`: scheduling, also while its file changes, and what users say about requests.
 //! 4. `pool`, `http`, `ready`: where the pool comes from, clients without a gateway, whether there is a pool to pick from.
-//! 5. [`run`]: all of it together.
+//! 5. `known_models`: what servers list, where requests for other models are refused.
+//! 6. [`run`]: all of it together.
 
 mod config;
 mod http;
+mod known_models;
 mod options;
 mod pool;
 mod ready;
@@ -139,6 +141,7 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
         parsers: scheduling.parsers.clone(),
         reporters: scheduling.reporters.clone(),
         error_prefix: options.error_prefix,
+        served_header: options.served_header.as_deref().map(Into::into),
         ..Settings::default()
     };
     let for_director =
@@ -180,6 +183,16 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     let http_shown = http_at.map(tracing::field::display);
     info!(%pool, %ext_proc, health = %health_at, metrics = %metrics_at, http = http_shown, "picking endpoints");
 
+    if options.refuse_unknown_models {
+        let lists = known_models::follow(wanted.clone(), pool.clone(), options.model_server.clone(), director.clone());
+        let ended = drained.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = lists => {}
+                () = ended.cancelled() => {}
+            }
+        });
+    }
     tasks.spawn(collector.run(wanted, drained.clone()));
     tasks.spawn(watch.run(drained.clone()));
     if let Some(promises) = source.promises(&director) {

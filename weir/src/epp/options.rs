@@ -83,6 +83,10 @@ pub(super) struct Options {
     pub(super) model_server: ModelServerMetrics,
     pub(super) drain: Option<Duration>,
     pub(super) error_prefix: ErrorPrefix,
+    /// The header that tells who served, in lower case.
+    pub(super) served_header: Option<String>,
+    /// A model that no server lists is answered 404.
+    pub(super) refuse_unknown_models: bool,
     /// Clients are served without a gateway.
     pub(super) http: Option<Http>,
     /// How often the file of pools is looked at, where not as usual.
@@ -127,6 +131,8 @@ impl Options {
             model_server: reader.model_server(),
             drain: given.duration("drain-timeout"),
             error_prefix: reader.error_prefix(),
+            served_header: reader.served_header(),
+            refuse_unknown_models: reader.refuse_unknown_models(),
             http: reader.http(),
             pools_poll: None,
             old: given.old_spelling,
@@ -302,6 +308,27 @@ impl Reader<'_> {
 
     fn switch(&mut self, flag: &str, variable: &str) -> Option<bool> {
         self.given.switch(flag).or_else(|| self.read(variable, bool_of))
+    }
+
+    fn served_header(&mut self) -> Option<String> {
+        let name = self.given.text("served-header")?;
+        let letter = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
+        if name.len() > 128 || !name.chars().all(letter) {
+            self.wrong
+                .push(format!("--served-header: `{}` is no name of a header: give letters, digits and `-`", name.escape_debug()));
+        }
+        Some(name.to_ascii_lowercase())
+    }
+
+    fn refuse_unknown_models(&mut self) -> bool {
+        match self.given.text("unknown-models") {
+            None | Some("pass") => false,
+            Some("refuse") => true,
+            Some(other) => {
+                self.wrong.push(format!("--unknown-models: `{}` is not known: give pass or refuse", other.escape_debug()));
+                false
+            }
+        }
     }
 
     fn error_prefix(&mut self) -> ErrorPrefix {

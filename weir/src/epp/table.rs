@@ -76,6 +76,8 @@ pub(super) const TABLE: &[Flag] = &[
     flag("rules", Text, "", Own, "Without a cluster: InferenceObjectives, InferenceModelRewrites, InferenceModels as YAML"),
     flag("ask-for-bodies", Bool, "false", Own, "Ask gateways that send no bodies for them; they must have allow_mode_override"),
     flag("hold-empty", Text, "auto", Own, "Whether requests wait for a pool without endpoints: auto, always, never (docs/epp.md)"),
+    flag("unknown-models", Text, "pass", Own, "pass or refuse: 404 for models that no server lists on /v1/models, with near names"),
+    flag("served-header", Text, "", Own, "The header of answers that tells which endpoint served"),
     flag("http", Text, "", Own, "Without a gateway: ADDRESS:PORT where clients are served, each request where it is placed"),
     flag("http-cert-path", Text, "", Own, "TLS there, with tls.crt and tls.key of this directory"),
     flag("http-idle-timeout", Duration, "10m", Own, "How long a model server may say nothing there"),

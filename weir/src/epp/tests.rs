@@ -225,3 +225,13 @@ fn whether_requests_wait_for_an_empty_pool() {
     assert_eq!(options("--pool-name R --hold-empty=never").hold_empty, Some(HoldEmpty::Never));
     assert!(refused("--pool-name R --hold-empty sometimes").contains("`sometimes` is not known: give auto, always or never"));
 }
+
+#[test]
+fn what_becomes_of_unknown_models_and_who_served() {
+    let plain = options("--pool-name R");
+    assert!(!plain.refuse_unknown_models && plain.served_header.is_none());
+    let set = options("--pool-name R --unknown-models=refuse --served-header X-Inference-Served");
+    assert!(set.refuse_unknown_models && set.served_header.as_deref() == Some("x-inference-served"));
+    let wrong = refused("--pool-name R --unknown-models=maybe --served-header=a:b");
+    assert!(wrong.contains("give pass or refuse") && wrong.contains("`a:b` is no name of a header"), "{wrong}");
+}
