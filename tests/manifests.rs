@@ -303,3 +303,23 @@ fn the_image_holds_weir_and_runs_without_rights() {
         assert!(version.starts_with("weir "), "{version}");
     }
 }
+
+#[test]
+fn body_based_routing_is_off_unless_asked_for_and_the_same_in_both_forms() {
+    assert!(!chart(&[]).contains("weir-bbr"));
+    let mut by_kustomize = objects(&kustomized("manifests/bbr"));
+    let by_helm = objects(&chart(&["bbr.enabled=true", "bbr.namespace=default"]));
+    let mut by_helm: BTreeMap<_, _> = by_helm.into_iter().filter(|(key, _)| key.1 == "weir-bbr").collect();
+    let key = ("Deployment".to_owned(), "weir-bbr".to_owned());
+    for objects in [&mut by_kustomize, &mut by_helm] {
+        let container = objects.get_mut(&key).unwrap().pointer_mut("/spec/template/spec/containers/0").unwrap();
+        container.as_object_mut().unwrap().remove("imagePullPolicy");
+        let rules =
+            objects.get_mut(&("ConfigMap".to_owned(), "weir-bbr".to_owned())).unwrap().pointer_mut("/data/rules.yaml").unwrap();
+        *rules = rules.as_str().unwrap().trim_end().into();
+    }
+    assert_eq!(by_kustomize.keys().collect::<Vec<_>>(), by_helm.keys().collect::<Vec<_>>());
+    for (key, object) in &by_kustomize {
+        assert_eq!(object, &by_helm[key], "{key:?}");
+    }
+}

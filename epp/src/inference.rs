@@ -2,12 +2,13 @@
 //! the request has ended.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+pub use weir_ext_proc::{Code, Refusal, Subset};
 
 /// Which API of the model server a request is for, by the end of its path.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -30,16 +31,6 @@ pub enum Api {
     Images,
     /// Anything else, and whatever has no body.
     Other,
-}
-
-/// Which endpoints a gateway allows for a request.
-#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Subset {
-    /// Every one of the pool.
-    #[default]
-    All,
-    /// These alone; an empty list allows none. Without a port every rank of the address is meant.
-    Only(Arc<[(IpAddr, Option<u16>)]>),
 }
 
 /// A header: name in lower case, value.
@@ -106,6 +97,10 @@ pub struct Pick {
 pub trait Ticket: Send + Sync + std::fmt::Debug {
     /// The endpoint that served, as the gateway says: another one than the first picked after a fallback.
     fn served_by(&mut self, endpoint: SocketAddr);
+    /// What the endpoint is called that serves.
+    fn served_name(&self) -> Option<Arc<str>> {
+        None
+    }
     /// The response's head came with this status.
     fn response_started(&mut self, status: u16, at: Instant);
     /// The gateway answered by itself, with this status, since this befell the request.
@@ -151,36 +146,6 @@ pub struct Usage {
     pub completion_tokens: u64,
     /// Tokens of the prompt that were in the prefix cache.
     pub cached_tokens: u64,
-}
-
-/// A request that is not placed.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Refusal {
-    /// What kind of refusal.
-    pub code: Code,
-    /// What the caller reads after the code.
-    pub message: String,
-    /// `x-llm-d-request-dropped-reason`, where a request was dropped.
-    pub reason: Option<&'static str>,
-    /// After how many seconds it is worth another try.
-    pub retry_after: Option<u32>,
-}
-
-/// Codes of refusals, in the words of the Go picker.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Code {
-    /// 400
-    BadRequest,
-    /// 404
-    NotFound,
-    /// 413
-    PayloadTooLarge,
-    /// 429
-    ResourceExhausted,
-    /// 500
-    Internal,
-    /// 503
-    ServiceUnavailable,
 }
 
 /// Decides where requests go.

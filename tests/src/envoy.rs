@@ -28,17 +28,21 @@ impl Envoy {
     ///
     /// When it does not come up.
     pub fn start(name: &str, pickers: &[SocketAddr], servers: &[SocketAddr]) -> Self {
-        let endpoint = |address: &SocketAddr| {
-            let (ip, port) = (address.ip(), address.port());
-            format!("{{ endpoint: {{ address: {{ socket_address: {{ address: \"{ip}\", port_value: {port} }} }} }} }}")
-        };
-        let endpoints = |addresses: &[SocketAddr]| addresses.iter().map(endpoint).collect::<Vec<_>>().join(", ");
         let config = include_str!("../envoy/gateway.yaml")
             .replace("SERVERS", &endpoints(servers))
             .replace("PICKERS", &endpoints(pickers))
             .replace("# OF SEVERAL", if pickers.len() > 1 { OF_SEVERAL } else { "" });
+        Self::with_config(name, &config, 7)
+    }
+
+    /// Starts it with this configuration, which has so many listeners, each on a free port.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
+    pub fn with_config(name: &str, config: &str, listeners: usize) -> Self {
         let folder = Folder::new(&format!("envoy-{name}"));
-        let config = folder.write("envoy.yaml", &config);
+        let config = folder.write("envoy.yaml", config);
         let admin = folder.file("admin");
         let mut command = Command::new(program());
         command.arg("-c").arg(&config).arg("--admin-address-path").arg(&admin);
@@ -47,9 +51,9 @@ impl Envoy {
         let listeners = eventually("Envoy listens", || {
             let admin = std::fs::read_to_string(&admin).map_err(|error| format!("{error}: {}", process.output()))?;
             let text = get(&format!("http://{admin}/listeners"))?;
-            let listeners: Vec<_> =
+            let found: Vec<_> =
                 text.lines().filter_map(|line| line.split_once("::")).map(|(name, at)| (name.into(), at.into())).collect();
-            if listeners.len() == 7 { Ok(listeners) } else { Err(format!("{text}: {}", process.output())) }
+            if found.len() == listeners { Ok(found) } else { Err(format!("{text}: {}", process.output())) }
         });
         Self { process, listeners, _folder: folder }
     }
@@ -68,6 +72,15 @@ impl Envoy {
     pub fn output(&self) -> String {
         self.process.output()
     }
+}
+
+/// Endpoints of a cluster, as `lb_endpoints` lists them.
+pub fn endpoints(addresses: &[SocketAddr]) -> String {
+    let endpoint = |address: &SocketAddr| {
+        let (ip, port) = (address.ip(), address.port());
+        format!("{{ endpoint: {{ address: {{ socket_address: {{ address: \"{ip}\", port_value: {port} }} }} }} }}")
+    };
+    addresses.iter().map(endpoint).collect::<Vec<_>>().join(", ")
 }
 
 fn program() -> &'static PathBuf {

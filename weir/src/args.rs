@@ -49,7 +49,11 @@ pub(crate) enum Command {
     /// Exporter and adapter on one measurement
     Serve(ServeArguments),
     /// Pick endpoints for a gateway, with the command line of the Go picker
-    Epp(EppArguments),
+    Epp(GoArguments),
+    /// Set headers from bodies for a gateway to route on, with the command line of the Go body-based router
+    Bbr(GoArguments),
+    /// See what rules for names of models come to
+    Names(NamesArguments),
     /// Scale idle pools to zero, and back for the first held request
     Scaler(ScalerArguments),
     /// Write pods' deletion cost: which pod of a pool goes first when there are to be fewer
@@ -472,10 +476,35 @@ pub(crate) struct DeletionCostArguments {
 /// Read as Go programs read theirs, not by clap.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
-pub(crate) struct EppArguments {
-    /// The Go picker's flags; `weir epp --help` lists them
+pub(crate) struct GoArguments {
+    /// The Go program's flags; `--help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
     pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NamesArguments {
+    #[command(subcommand)]
+    pub(crate) what: NamesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NamesCommand {
+    /// Each step from a model's name to its effective name, and the headers that come of it
+    Test {
+        /// The name, as a client writes it; several one after another
+        #[arg(value_name = "MODEL", required = true)]
+        models: Vec<String>,
+        /// The file of rules (docs/body-based-routing.md)
+        #[arg(long, short, value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// The rules as they are understood, defaults and files of keywords included
+    Show {
+        /// The file of rules
+        #[arg(long, short, value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -522,6 +551,9 @@ pub(crate) struct SimulateArguments {
     /// The served model's name
     #[arg(long, default_value = "meta-llama/Llama-3.1-8B-Instruct", value_name = "NAME")]
     pub(crate) model: String,
+    /// A LoRA adapter that is loaded, served by its name; given again for each
+    #[arg(long, value_name = "NAME")]
+    pub(crate) lora: Vec<String>,
     /// Names of the replicas: NAME-0, NAME-1, …
     #[arg(long, default_value = "simulator", value_name = "NAME")]
     pub(crate) name: String,

@@ -3,11 +3,15 @@
 //! This crate only wires rooms together: arguments ([`args`]), then one file per subcommand.
 
 mod args;
+mod bbr;
 mod deletion_cost;
 mod demo;
 mod doctor;
 mod epp;
+mod go_flags;
 mod logging;
+mod metrics_server;
+mod names;
 mod process;
 mod read;
 mod scaler;
@@ -30,8 +34,14 @@ fn allow_many_descriptors() {
     }
 }
 
+/// The command line as weir's own arguments.
+fn command_line() -> Vec<std::ffi::OsString> {
+    let arguments = doctor::command_line(std::env::args_os()).collect();
+    [epp::program(), bbr::program()].into_iter().fold(arguments, |arguments, program| program.command_line(arguments))
+}
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse_from(epp::command_line(doctor::command_line(std::env::args_os())));
+    let arguments = Arguments::parse_from(command_line());
     // The demo draws where log lines would go, and the doctor tells.
     logging::init(&arguments.log, matches!(arguments.command, Command::Demo(_) | Command::Doctor(_) | Command::Explain(_)));
     weir_serving::install_crypto_provider();
@@ -51,6 +61,8 @@ fn main() -> ExitCode {
             Command::Exporter(exporter) => serve::exporter(exporter).await,
             Command::Adapter(adapter) => serve::adapter(adapter).await,
             Command::Epp(picker) => epp::run(picker).await,
+            Command::Bbr(router) => bbr::run(router).await,
+            Command::Names(names) => names::run(names),
             Command::Serve(both) => serve::both(both).await,
             Command::Scaler(scaler) => scaler::run(scaler).await,
             Command::DeletionCost(cost) => deletion_cost::run(cost).await,

@@ -25,6 +25,7 @@ pub(crate) async fn run(arguments: SimulateArguments) -> anyhow::Result<()> {
         profile,
         seed: arguments.seed,
         start_delay: arguments.start_delay,
+        adapters: arguments.lora,
         ..ServerConfig::default()
     };
     let fleet = Fleet::start(config.replicas(arguments.replicas)?).await.context("the servers cannot be started")?;

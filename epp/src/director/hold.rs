@@ -120,6 +120,11 @@ impl Shared {
     pub(super) async fn direct(self: &Arc<Self>, request: InferenceRequest) -> Result<Pick, Refusal> {
         let now = Instant::now();
         let mut arrival = self.arrive(&request);
+        let target = arrival.resolution.target.as_deref().or(request.model.as_deref());
+        if let Some(refusal) = self.known_models.load().refusal(target) {
+            arrival.model.refused(refusal.code);
+            return Err(refusal);
+        }
         let hindrance = match self.place_unless_behind(&request, &mut arrival, now) {
             Ok(pick) => {
                 self.rewritten(&arrival);

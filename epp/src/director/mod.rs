@@ -5,6 +5,7 @@
 //! to the prefix index, and to whoever reads pages. A ticket undoes what lasts, whenever and however the request ends.
 
 mod hold;
+mod known_models;
 mod outlook;
 mod place;
 mod prompts;
@@ -31,6 +32,7 @@ use tracing::{info, warn};
 use weir_datastore::{Datastore, EndpointAddress, PickerLoad, PickerWriter, PoolId, PoolSnapshot, Selector};
 
 use self::hold::Held;
+pub use self::known_models::KnownModels;
 use self::prompts::PromptTokens;
 use self::roster::Roster;
 use crate::flow::{Expectation, Gate};
@@ -106,6 +108,8 @@ struct Shared {
     /// Who waits for room, or for an endpoint.
     gate: Arc<Gate<Held>>,
     expectation: watch::Sender<Expectation>,
+    /// What the servers list; requests for other models are refused.
+    known_models: ArcSwap<KnownModels>,
     /// Whether any response was ever told of: where the gateway tells of none, their lack is no evidence.
     answers_seen: AtomicBool,
 }
@@ -170,6 +174,7 @@ impl PoolDirector {
             in_flight: AtomicU64::new(0),
             gate,
             expectation: watch::Sender::default(),
+            known_models: ArcSwap::default(),
             answers_seen: AtomicBool::new(false),
         }))
     }
@@ -185,6 +190,11 @@ impl PoolDirector {
     /// What is known to bring the pool its first endpoint: whoever learns of it says so here.
     pub fn expectation(&self) -> &watch::Sender<Expectation> {
         &self.0.expectation
+    }
+
+    /// From now on, requests for models that `known` does not have are refused.
+    pub fn know_models(&self, known: KnownModels) {
+        self.0.known_models.store(Arc::new(known));
     }
 
     /// Writes what the picker says of itself through the last of `writers` for its pool, at most ten times a second and at least

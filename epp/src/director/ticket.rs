@@ -161,6 +161,10 @@ impl Placed {
 }
 
 impl Ticket for Placed {
+    fn served_name(&self) -> Option<Arc<str>> {
+        Some(self.stages.charge.state.name.clone())
+    }
+
     fn served_by(&mut self, endpoint: SocketAddr) {
         let roster = self.shared.roster.load();
         let alias = self.stages.aliases.iter().find(|(told, _)| *told == endpoint).map(|(_, state)| state.clone());

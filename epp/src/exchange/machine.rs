@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use weir_ext_proc::{Share, immediate};
 
-use super::budget::Share;
-use super::refusal::immediate;
 use super::{Action, Budget, Chunk, Head, Incoming, Message, Modes, Note, Reply, Served, Settings};
 use crate::request::{self, RequestBody, RequestHead};
 use crate::response::{ModelBack, ResponseBody};

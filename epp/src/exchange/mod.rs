@@ -7,21 +7,20 @@
 //!
 //! Who drives it hands in each [`Incoming`] message, the director's answer, and the end of the stream, and carries out the [`Action`]s.
 
-mod message;
+mod action;
 mod settings;
 
-mod budget;
 mod machine;
-mod refusal;
 mod request_side;
 mod response_side;
 
 #[cfg(test)]
 mod tests;
 
-pub use budget::Budget;
+pub use action::{Action, Note};
 pub use machine::{Closed, Exchange};
-pub use message::{
-    Action, BodyReply, Chunk, Content, Head, HeadReply, Immediate, Incoming, Message, Note, PickMetadata, Reply, Served,
+pub use settings::{SettingError, Settings};
+pub use weir_ext_proc::{
+    BodyMode, BodyReply, Budget, Chunk, Content, ErrorPrefix, Head, HeadReply, Immediate, Incoming, Message, Modes, PickMetadata,
+    Reply, Served,
 };
-pub use settings::{BodyMode, ErrorPrefix, Modes, SettingError, Settings};

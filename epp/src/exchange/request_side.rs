@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use weir_ext_proc::split;
 
 use super::machine::{Exchange, Picked, RequestState, Wait};
 use super::{Action, BodyMode, BodyReply, Chunk, Content, Head, HeadReply, Modes, Note, PickMetadata, Reply};
@@ -289,19 +290,6 @@ impl Exchange {
             out.push(Action::Reply(Reply::RequestBody(BodyReply::default())));
         }
     }
-}
-
-/// A body in pieces of at most `most` bytes; one empty piece if it is empty.
-pub(super) fn split(mut bytes: Bytes, end: bool, most: usize) -> impl Iterator<Item = Content> {
-    let mut more = true;
-    std::iter::from_fn(move || {
-        if !std::mem::take(&mut more) {
-            return None;
-        }
-        let body = bytes.split_to(bytes.len().min(most.max(1)));
-        more = !bytes.is_empty();
-        Some(Content::Streamed { body, end: end && !more })
-    })
 }
 
 pub(super) fn internal(message: &str) -> Refusal {

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::str;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use weir_ext_proc::split;
 
 use super::machine::{Exchange, Origin, RequestState, ResponseState};
-use super::request_side::split;
 use super::{Action, BodyMode, BodyReply, Chunk, Content, Head, HeadReply, Note, Reply, Served};
 use crate::Failure;
 use crate::request::Route;
@@ -48,7 +49,16 @@ impl Exchange {
             set.push((VERIFIER, told.to_owned()));
         }
         self.note_served(served, origin.upstream_address.as_deref(), out);
-        let set_named = self.picked.as_mut().map(|picked| std::mem::take(&mut picked.response_headers)).unwrap_or_default();
+        let mut set_named = self.picked.as_mut().map(|picked| std::mem::take(&mut picked.response_headers)).unwrap_or_default();
+        if let (Some(name), Some(picked)) = (&self.settings.served_header, &self.picked) {
+            let endpoint =
+                told_address(served, origin.upstream_address.as_deref()).and_then(|told| told.parse::<SocketAddr>().ok());
+            // A gateway that does not tell follows the pick.
+            if let Some(endpoint) = endpoint.or_else(|| picked.endpoints.first().copied()) {
+                let called = picked.ticket.served_name().map(|called| format!(" {called}")).unwrap_or_default();
+                set_named.push((Arc::clone(name), format!("{endpoint}{called}")));
+            }
+        }
         let mut body = ResponseBody::new(Framing::Opaque, None);
         let mut remove = Vec::new();
         if let Some(picked) = &mut self.picked {
@@ -155,11 +165,7 @@ impl Exchange {
 
     fn note_served(&mut self, served: &Served, upstream: Option<&str>, out: &mut Vec<Action>) {
         let Some(picked) = &mut self.picked else { return };
-        let told = match served {
-            Served::By(endpoint) => Some(endpoint.as_str()),
-            Served::NoMetadata | Served::NoKey => upstream,
-        };
-        let Some(told) = told.filter(|told| !told.is_empty()) else { return };
+        let Some(told) = told_address(served, upstream) else { return };
         match told.parse::<SocketAddr>() {
             Ok(endpoint) => {
                 if !picked.endpoints.contains(&endpoint) {
@@ -174,6 +180,15 @@ impl Exchange {
             Err(_) => out.push(Action::Note(Note::ServedUnreadable)),
         }
     }
+}
+
+/// Who served, as the gateway tells.
+fn told_address<'a>(served: &'a Served, upstream: Option<&'a str>) -> Option<&'a str> {
+    let told = match served {
+        Served::By(endpoint) => Some(endpoint.as_str()),
+        Served::NoMetadata | Served::NoKey => upstream,
+    };
+    told.filter(|told| !told.is_empty())
 }
 
 /// Why the gateway answered by itself, by Envoy's details of a response; nothing where the server did.

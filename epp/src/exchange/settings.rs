@@ -2,43 +2,10 @@
 
 use std::time::Duration;
 
+use weir_ext_proc::{ErrorPrefix, Modes};
+
 use crate::request::Parsers;
 use crate::response::AttributeReporter;
-
-/// How a gateway sends a body (`BodySendMode` of ext_proc's processing mode).
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub enum BodyMode {
-    /// Not at all.
-    None,
-    /// Piece by piece, each waiting for its reply; the head has gone on before.
-    Streamed,
-    /// Whole, once its head was answered.
-    Buffered,
-    /// As much as fits, once its head was answered; the rest is not shown.
-    BufferedPartial,
-    /// Both directions independently (`FULL_DUPLEX_STREAMED`): what is sent on is what the replies say.
-    #[default]
-    FullDuplex,
-}
-
-/// The modes of both bodies.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Modes {
-    /// Of requests' bodies.
-    pub request: BodyMode,
-    /// Of responses' bodies.
-    pub response: BodyMode,
-}
-
-/// Which words begin a refusal's text.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum ErrorPrefix {
-    /// `inference error:`, since v1.5.
-    #[default]
-    InferenceError,
-    /// `inference gateway:`, up to v1.4.
-    InferenceGateway,
-}
 
 /// Settings of all exchanges of a frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +26,8 @@ pub struct Settings {
     pub clear_route_cache: bool,
     /// Whether `x-conformance-test-served-endpoint` tells who served; for conformance tests, off.
     pub served_verifier: bool,
+    /// The header, in lower case, that tells who served: address, and name where it is known; none by default.
+    pub served_header: Option<std::sync::Arc<str>>,
     /// Which paths are read, and how.
     pub parsers: Parsers,
     /// What is told to the gateway of each response.
@@ -88,6 +57,7 @@ impl Default for Settings {
             subset_filter: true,
             clear_route_cache: true,
             served_verifier: false,
+            served_header: None,
             parsers: Parsers::default(),
             reporters: Vec::new(),
             ask_for_bodies: false,

@@ -11,11 +11,11 @@ use rand::{Rng, rngs::StdRng};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
+use weir_ext_proc::protocol::{ExternalProcessor, ExternalProcessorServer, ProcessingRequest, ProcessingResponse};
+use weir_ext_proc::{HealthService, Services};
 use weir_serving::Health;
 
-use super::health::HealthService;
 use super::metrics::FrontendMetrics;
-use super::protocol::{ExternalProcessor, ExternalProcessorServer, ProcessingRequest, ProcessingResponse};
 use super::session::Session;
 use crate::Director;
 use crate::conversation::Conversation;
@@ -84,15 +84,8 @@ impl Frontend {
     }
 
     fn health_service(&self) -> HealthService {
-        HealthService::new(Arc::clone(&self.shared.director), self.shared.health.clone())
-    }
-
-    pub(super) fn health(&self) -> &Health {
-        &self.shared.health
-    }
-
-    pub(super) fn leaving(&self) -> &CancellationToken {
-        &self.shared.leaving
+        let director = Arc::clone(&self.shared.director);
+        HealthService::new(Arc::new(move || director.ready()), self.shared.health.clone())
     }
 
     #[cfg(test)]
@@ -132,6 +125,18 @@ impl Frontend {
             return Err(Status::resource_exhausted(format!("{most} streams are open, as many as the picker's limit allows")));
         };
         Ok(Session::new(inbound, conversation, self.shared.settings.silence))
+    }
+}
+
+impl From<Frontend> for Services {
+    fn from(frontend: Frontend) -> Self {
+        let Shared { health, leaving, .. } = &*frontend.shared;
+        Self {
+            ext_proc: frontend.router(),
+            health_only: frontend.health_router(),
+            health: health.clone(),
+            leaving: leaving.clone(),
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Streaming};
+use weir_ext_proc::protocol::{ProcessingRequest, ProcessingResponse, incoming, outgoing};
 
-use super::protocol::{ProcessingRequest, ProcessingResponse, incoming, outgoing};
 use crate::conversation::Conversation;
 use crate::exchange::Closed;
 

@@ -25,9 +25,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use weir_ext_proc::protocol::{ProcessingRequest, ProcessingResponse};
 use weir_serving::{Drain, DrainReport, Health, ServingMetrics};
 
-use super::protocol::{ProcessingRequest, ProcessingResponse};
 use super::*;
 use crate::exchange::{Note, Settings};
 use crate::response::AttributeReporter;

@@ -1,13 +1,12 @@
 //! The body of a request: its few fields that matter, where they lie, and the model's name replaced in place.
 
-use std::borrow::Cow;
 use std::ops::Range;
-use std::str;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use weir_ext_proc::body::{object, replaced, string, within};
 
 use super::{Route, bad_request, grpc};
 use crate::{Api, Refusal};
@@ -87,7 +86,7 @@ impl RequestBody {
             Route::Grpc(method) => return grpc::read(&bytes, method),
             _ => {}
         }
-        let fields = match parse(&bytes) {
+        let fields = match object::<Fields<'_>>(&bytes) {
             Ok(fields) => fields,
             Err(_) if route == Route::Unknown => return Ok(Self::opaque(bytes)),
             Err(error) => return Err(bad_request(format!("error unmarshaling request bodyMap: {error}"))),
@@ -106,10 +105,7 @@ impl RequestBody {
             Ok(prefix) => prefix,
             Err(problem) => return Err(bad_request(problem)),
         };
-        let within = |raw: &RawValue| {
-            let start = raw.get().as_ptr() as usize - bytes.as_ptr() as usize;
-            start..start + raw.get().len()
-        };
+        let within = |raw: &RawValue| within(raw, &bytes);
         Ok(Self {
             api,
             prefix: match (prefix, fields.system.filter(|_| api == Api::Messages)) {
@@ -142,36 +138,8 @@ impl RequestBody {
     /// The same body, naming `model` instead; every other byte stays. Nothing if there is no model to replace.
     pub fn with_model(&self, model: &str) -> Option<Bytes> {
         let at = self.model_at.clone()?;
-        let value = serde_json::to_string(model).ok()?;
-        let (before, after) = (&self.bytes[..at.start], &self.bytes[at.end..]);
-        let mut edited = Vec::with_capacity(before.len() + value.len() + after.len());
-        edited.extend_from_slice(before);
-        edited.extend_from_slice(value.as_bytes());
-        edited.extend_from_slice(after);
-        Some(edited.into())
+        Some(replaced(&self.bytes, at, model))
     }
-}
-
-fn parse(bytes: &[u8]) -> Result<Fields<'_>, String> {
-    let text = str::from_utf8(bytes).map_err(|error| format!("the body is not UTF-8 text at byte {}", error.valid_up_to()))?;
-    // A list would be read as the fields in their order.
-    if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
-        return match serde_json::from_str::<&RawValue>(text) {
-            Ok(_) => Err("the body is not a JSON object".into()),
-            Err(error) => Err(error.to_string()),
-        };
-    }
-    serde_json::from_str(text).map_err(|error| error.to_string())
-}
-
-/// The string that this value is.
-fn string(raw: &RawValue, longest: usize) -> Option<Arc<str>> {
-    // Six bytes at most write one (`\u0061`).
-    if raw.get().len() > 6 * longest + 2 {
-        return None;
-    }
-    let value: Cow<'_, str> = serde_json::from_str(raw.get()).ok()?;
-    Some(value.as_ref().into()).filter(|value: &Arc<str>| value.len() <= longest)
 }
 
 /// What follows the opening bracket of a list, without space; nothing if it is no list.

@@ -11,7 +11,6 @@ mod grpc;
 mod head;
 mod path;
 mod refusals;
-mod subset;
 
 #[cfg(test)]
 mod tests;
@@ -24,15 +23,4 @@ pub(crate) use head::named;
 pub use parsers::{Parser, Parsers};
 pub use path::Route;
 pub(crate) use refusals::{bad_request, buffers_full, out_of_order, shutting_down, too_large};
-pub use subset::subset_of;
-
-/// The pick, as header and as key of dynamic metadata.
-pub const DESTINATION: &str = "x-gateway-destination-endpoint";
-/// The endpoint that served, as key of dynamic metadata.
-pub const SERVED: &str = "x-gateway-destination-endpoint-served";
-/// The endpoints allowed, as key of filter metadata.
-pub const SUBSET: &str = "x-gateway-destination-endpoint-subset";
-/// Namespace of filter metadata that holds [`SUBSET`].
-pub const SUBSET_NAMESPACE: &str = "envoy.lb.subset_hint";
-/// Namespace of dynamic metadata that holds [`DESTINATION`] and [`SERVED`].
-pub const LB_NAMESPACE: &str = "envoy.lb";
+pub use weir_ext_proc::{DESTINATION, SERVED, SUBSET, subset_of};

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cel::{Context, Env, Program, Value};
+pub use weir_ext_proc::Attribute;
 
 use crate::Usage;
 
@@ -12,17 +13,6 @@ const MOST_TOKENS: usize = 64;
 const COMPILER_STACK: usize = 64 << 20;
 /// The variable that expressions read.
 const VARIABLE: &str = "usage";
-
-/// A number by name, as dynamic metadata.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Attribute {
-    /// Namespace of the metadata.
-    pub namespace: Arc<str>,
-    /// Key within it.
-    pub name: Arc<str>,
-    /// The number.
-    pub value: i64,
-}
 
 /// Computes one attribute by CEL.
 ///

@@ -1,17 +1,15 @@
 //! `weir epp`: the endpoint picker of one pool, in the place of the Go picker and with its command line.
 //!
-//! 1. `table`, `flags`, `help`: the flags of all versions, a command line read as Go reads it, the help.
+//! 1. `table`: the flags of all versions.
 //! 2. `options`: flags and environment to what the picker is to do.
 //! 3. `config`, `reload`, `rules`: scheduling, also while its file changes, and what users say about requests.
-//! 4. `pool`, `metrics_server`, `http`, `ready`: where the pool comes from, who may read the page, clients without a gateway, whether
-//!    there is a pool to pick from.
-//! 5. [`run`]: all of it together.
+//! 4. `pool`, `http`, `ready`: where the pool comes from, clients without a gateway, whether there is a pool to pick from.
+//! 5. `known_models`: what servers list, where requests for other models are refused.
+//! 6. [`run`]: all of it together.
 
 mod config;
-mod flags;
-mod help;
 mod http;
-mod metrics_server;
+mod known_models;
 mod options;
 mod pool;
 mod ready;
@@ -21,10 +19,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -43,13 +39,14 @@ use weir_epp::standalone::Proxy;
 use weir_serving::{Drain, Health, Server, Shutdown};
 
 use self::config::Configuration;
-use self::flags::Given;
-use self::metrics_server::MetricsServer;
 use self::options::Options;
 use self::pool::Source;
 use self::ready::{PoolWatch, first_look};
 use self::reload::Follower;
-use crate::args::EppArguments;
+use self::table::PICKER;
+use crate::args::GoArguments;
+use crate::go_flags::{Given, Program};
+use crate::metrics_server::MetricsServer;
 use crate::process::{Base, ENDPOINTS_TOLD, until_ended};
 
 /// How often an idle server is read, at least: one that died has lost its requests well within a second.
@@ -63,39 +60,17 @@ const ENDPOINT_SERIES: usize = 1024;
 /// What the picker itself is called where it has no pod.
 const OWN_NAME: &str = "self";
 
-/// The command line as `weir`'s own arguments: under the name `epp` all of it is the picker's, and the picker's flags of logging are
-/// those of weir.
-pub(crate) fn command_line(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = arguments.collect();
-    let named_epp = arguments.first().is_some_and(|name| Path::new(name).file_stem().is_some_and(|name| name == "epp"));
-    let begin = match (named_epp, arguments.get(1)) {
-        (true, first) if first.is_none_or(|first| first != "epp") => 1,
-        (_, Some(first)) if first == "epp" => 2,
-        _ => return arguments,
-    };
-    let own = arguments.split_off(begin);
-    let texts: Vec<String> = own.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
-    let mut line: Vec<OsString> = vec!["weir".into()];
-    // What is wrong with it is told by who runs it.
-    if let Ok(given) = Given::read(&texts) {
-        if let Some(filter) = options::log_filter(&given) {
-            line.extend(["--log".into(), filter.into()]);
-        }
-        if given.text("zap-encoder") == Some("json") {
-            line.extend(["--log-format".into(), "json".into()]);
-        }
-    }
-    line.extend(["epp".into(), "--".into()]);
-    line.extend(own);
-    line
+/// Its command line.
+pub(crate) fn program() -> &'static Program {
+    &PICKER
 }
 
 /// Picks until a signal, then drains.
-pub(crate) async fn run(arguments: EppArguments) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: GoArguments) -> anyhow::Result<()> {
     let told = |wrong: Vec<String>| anyhow::anyhow!("{}", wrong.join("\n"));
-    let given = Given::read(&arguments.arguments).map_err(told)?;
+    let given = Given::read(&PICKER, &arguments.arguments).map_err(told)?;
     if given.help {
-        print!("{}", help::text());
+        print!("{}", PICKER.help());
         return Ok(());
     }
     let mut options = Options::of(&given, &|name| std::env::var(name).ok()).map_err(told)?;
@@ -117,7 +92,7 @@ pub(crate) struct Running {
 /// A picker for the demo: as with this command line, looking at the pools file every `poll`.
 pub(crate) async fn start_for_demo(line: &[String], poll: Duration, leaving: CancellationToken) -> anyhow::Result<Running> {
     let told = |wrong: Vec<String>| anyhow::anyhow!("{}", wrong.join("\n"));
-    let given = Given::read(line).map_err(told)?;
+    let given = Given::read(&PICKER, line).map_err(told)?;
     let mut options = Options::of(&given, &|_| None).map_err(told)?;
     options.pools_poll = Some(poll);
     start(&mut options, leaving).await
@@ -142,7 +117,7 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     configuration.tell_of_idle_scorers();
     let Source { pool, wanted, resources, client, .. } = &source;
     let (pool, wanted, resources) = (pool.clone(), wanted.clone(), resources.clone());
-    let metrics_server = MetricsServer::new(options, client.as_ref(), &serving)?;
+    let metrics_server = MetricsServer::new(&options.metrics_access, client.as_ref(), &serving)?;
     let drain =
         Drain { delay: options.drain.unwrap_or(if client.is_some() { ENDPOINTS_TOLD } else { Duration::ZERO }), grace: GRACE };
 
@@ -167,6 +142,7 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
         parsers: scheduling.parsers.clone(),
         reporters: scheduling.reporters.clone(),
         error_prefix: options.error_prefix,
+        served_header: options.served_header.as_deref().map(Into::into),
         ..Settings::default()
     };
     let for_director =
@@ -208,6 +184,16 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     let http_shown = http_at.map(tracing::field::display);
     info!(%pool, %ext_proc, health = %health_at, metrics = %metrics_at, http = http_shown, "picking endpoints");
 
+    if options.refuse_unknown_models {
+        let lists = known_models::follow(wanted.clone(), pool.clone(), options.model_server.clone(), director.clone());
+        let ended = drained.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = lists => {}
+                () = ended.cancelled() => {}
+            }
+        });
+    }
     tasks.spawn(collector.run(wanted, drained.clone()));
     tasks.spawn(watch.run(drained.clone()));
     if let Some(promises) = source.promises(&director) {
@@ -267,7 +253,7 @@ fn own_name() -> String {
 }
 
 /// Every address, of both versions of IP where there are two.
-fn any_address() -> IpAddr {
+pub(crate) fn any_address() -> IpAddr {
     match std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)) {
         Ok(_) => Ipv6Addr::UNSPECIFIED.into(),
         Err(_) => Ipv4Addr::UNSPECIFIED.into(),

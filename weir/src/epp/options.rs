@@ -10,8 +10,9 @@ use weir_epp::exchange::ErrorPrefix;
 use weir_epp::flow::HoldEmpty;
 use weir_k8s::PoolVersion;
 
-use super::flags::{Given, bool_of, duration_of};
 use super::http::Http;
+use crate::go_flags::{Given, bool_of, duration_of};
+use crate::metrics_server::Access;
 
 /// How often servers at work are read, unless set otherwise.
 const REFRESH: Duration = Duration::from_millis(50);
@@ -76,14 +77,16 @@ pub(super) struct Options {
     pub(super) refresh: Duration,
     pub(super) secure: bool,
     pub(super) cert_path: Option<PathBuf>,
-    pub(super) metrics_auth: bool,
-    pub(super) metrics_cert_dir: Option<PathBuf>,
-    pub(super) metrics_client_ca: Option<PathBuf>,
+    pub(super) metrics_access: Access,
     pub(super) honour_subset: bool,
     pub(super) ask_for_bodies: bool,
     pub(super) model_server: ModelServerMetrics,
     pub(super) drain: Option<Duration>,
     pub(super) error_prefix: ErrorPrefix,
+    /// The header that tells who served, in lower case.
+    pub(super) served_header: Option<String>,
+    /// A model that no server lists is answered 404.
+    pub(super) refuse_unknown_models: bool,
     /// Clients are served without a gateway.
     pub(super) http: Option<Http>,
     /// How often the file of pools is looked at, where not as usual.
@@ -122,43 +125,22 @@ impl Options {
             refresh: reader.refresh(),
             secure: reader.switch("secure-serving", "SECURE_SERVING").unwrap_or(true),
             cert_path: given.text("cert-path").map(PathBuf::from),
-            metrics_auth: given.switch("metrics-endpoint-auth").unwrap_or(true),
-            metrics_cert_dir: given.text("metrics-cert-dir").map(PathBuf::from),
-            metrics_client_ca: given.text("metrics-client-ca-file").map(PathBuf::from),
+            metrics_access: Access::of(given),
             ask_for_bodies: given.switch("ask-for-bodies").unwrap_or(false),
             honour_subset: !given.switch("disable-endpoint-subset-filter").unwrap_or(false),
             model_server: reader.model_server(),
             drain: given.duration("drain-timeout"),
             error_prefix: reader.error_prefix(),
+            served_header: reader.served_header(),
+            refuse_unknown_models: reader.refuse_unknown_models(),
             http: reader.http(),
             pools_poll: None,
             old: given.old_spelling,
             notes: Vec::new(),
         };
-        if options.metrics_client_ca.is_some() && options.metrics_cert_dir.is_none() {
-            reader
-                .wrong
-                .push("--metrics-client-ca-file: callers bring certificates over TLS alone: give --metrics-cert-dir".to_owned());
-        }
+        reader.wrong.extend(options.metrics_access.problem());
         let Reader { wrong, notes, .. } = reader;
         if wrong.is_empty() { Ok(Self { notes, ..options }) } else { Err(wrong) }
-    }
-}
-
-/// What is logged, as `--log` says it; none where the command line says nothing.
-pub(super) fn log_filter(given: &Given) -> Option<&'static str> {
-    const USUAL: &str = "info,kube_runtime=error,kube_client=error";
-    const DEBUG: &str = "info,weir=debug,kube_runtime=error,kube_client=error";
-    let by_number = |level: i64| match level {
-        ..=3 => USUAL,
-        4 => DEBUG,
-        _ => "info,weir=trace",
-    };
-    match given.text("zap-log-level") {
-        Some("debug") => Some(DEBUG),
-        Some("error" | "panic") => Some("error"),
-        Some(level) => Some(level.parse().map_or(USUAL, by_number)),
-        None => given.parsed("v").map(by_number),
     }
 }
 
@@ -326,6 +308,27 @@ impl Reader<'_> {
 
     fn switch(&mut self, flag: &str, variable: &str) -> Option<bool> {
         self.given.switch(flag).or_else(|| self.read(variable, bool_of))
+    }
+
+    fn served_header(&mut self) -> Option<String> {
+        let name = self.given.text("served-header")?;
+        let letter = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
+        if name.len() > 128 || !name.chars().all(letter) {
+            self.wrong
+                .push(format!("--served-header: `{}` is no name of a header: give letters, digits and `-`", name.escape_debug()));
+        }
+        Some(name.to_ascii_lowercase())
+    }
+
+    fn refuse_unknown_models(&mut self) -> bool {
+        match self.given.text("unknown-models") {
+            None | Some("pass") => false,
+            Some("refuse") => true,
+            Some(other) => {
+                self.wrong.push(format!("--unknown-models: `{}` is not known: give pass or refuse", other.escape_debug()));
+                false
+            }
+        }
     }
 
     fn error_prefix(&mut self) -> ErrorPrefix {

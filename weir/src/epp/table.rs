@@ -1,66 +1,18 @@
 //! The flags: those of the Go picker since v0.2 and of its successor, and weir's own.
 
-/// A flag.
-#[derive(Debug)]
-pub(super) struct Flag {
-    /// As v1.0 and later spell it; `poolName` for `pool-name` is understood everywhere.
-    pub(super) name: &'static str,
-    pub(super) kind: Kind,
-    /// What holds where it is not given.
-    pub(super) default: &'static str,
-    pub(super) about: &'static str,
-    pub(super) effect: Effect,
-}
+use crate::go_flags::Effect::{Heeded, Instead, Needless, OnlyDefault, Own};
+use crate::go_flags::Kind::{Bool, Duration, Number, Port, Ports, Text};
+use crate::go_flags::{Flag, Program, flag};
 
-/// What values a flag takes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
-    Bool,
-    /// 0 to 65535.
-    Port,
-    /// Ports with commas between; given again, more of them.
-    Ports,
-    /// As Go writes them: `1m30s`, `1.5h`, `50ms`.
-    Duration,
-    /// A whole number.
-    Number,
-    Text,
-}
-
-impl Kind {
-    pub(super) fn placeholder(self) -> &'static str {
-        match self {
-            Self::Bool => "[=true|false]",
-            Self::Port => " PORT",
-            Self::Ports => " PORT,…",
-            Self::Duration => " DURATION",
-            Self::Number => " NUMBER",
-            Self::Text => " TEXT",
-        }
-    }
-}
-
-/// What weir does with a flag.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Effect {
-    /// What it says.
-    Heeded,
-    /// Nothing, and nothing is missing.
-    Needless,
-    /// Nothing, which is said in the log unless the value is the first: what weir does instead.
-    Instead(&'static str, &'static str),
-    /// Any other value than the default is refused: the way out.
-    OnlyDefault(&'static str),
-    /// weir's own.
-    Own,
-}
-
-use Effect::{Heeded, Instead, Needless, OnlyDefault, Own};
-use Kind::{Bool, Duration, Number, Port, Ports, Text};
-
-const fn flag(name: &'static str, kind: Kind, default: &'static str, effect: Effect, about: &'static str) -> Flag {
-    Flag { name, kind, default, about, effect }
-}
+/// The picker's command line.
+pub(super) const PICKER: Program = Program {
+    name: "epp",
+    head: "The endpoint picker of one InferencePool, with the command line of the Go picker (docs/epp.md)\n\n\
+           Usage: weir epp [FLAGS], or under the name epp\n\n\
+           -flag is --flag, and the spellings of v0.2 to v0.5 (poolName) are understood.\n",
+    table: TABLE,
+    other_spellings: &OTHER_SPELLINGS,
+};
 
 const ENGINES: &str = "engines are recognised by their pages, whose families weir knows (docs/engines.md)";
 
@@ -124,6 +76,8 @@ pub(super) const TABLE: &[Flag] = &[
     flag("rules", Text, "", Own, "Without a cluster: InferenceObjectives, InferenceModelRewrites, InferenceModels as YAML"),
     flag("ask-for-bodies", Bool, "false", Own, "Ask gateways that send no bodies for them; they must have allow_mode_override"),
     flag("hold-empty", Text, "auto", Own, "Whether requests wait for a pool without endpoints: auto, always, never (docs/epp.md)"),
+    flag("unknown-models", Text, "pass", Own, "pass or refuse: 404 for models that no server lists on /v1/models, with near names"),
+    flag("served-header", Text, "", Own, "The header of answers that tells which endpoint served"),
     flag("http", Text, "", Own, "Without a gateway: ADDRESS:PORT where clients are served, each request where it is placed"),
     flag("http-cert-path", Text, "", Own, "TLS there, with tls.crt and tls.key of this directory"),
     flag("http-idle-timeout", Duration, "10m", Own, "How long a model server may say nothing there"),
@@ -135,31 +89,3 @@ pub(super) const TABLE: &[Flag] = &[
 /// Spellings that are neither.
 const OTHER_SPELLINGS: [(&str, &str); 1] =
     [("DestinationEndpointHintMetadataNamespace", "destination-endpoint-hint-metadata-namespace")];
-
-impl Flag {
-    /// The flag that `spelled` means, and whether as up to v0.5.
-    pub(super) fn of(spelled: &str) -> Option<(&'static Self, bool)> {
-        let other = OTHER_SPELLINGS.iter().find(|(other, _)| *other == spelled).map(|(_, name)| *name);
-        let (old, name) = (other.is_some(), other.unwrap_or(spelled));
-        TABLE.iter().find_map(|flag| match flag.name == name {
-            true => Some((flag, old)),
-            false => (flag.camel_case() == name).then_some((flag, true)),
-        })
-    }
-
-    /// As v0.2 to v0.5 spell it.
-    pub(super) fn camel_case(&self) -> String {
-        let mut spelled = String::with_capacity(self.name.len());
-        let mut capital = false;
-        for letter in self.name.chars() {
-            match letter {
-                '-' => capital = true,
-                letter => {
-                    spelled.push(if capital { letter.to_ascii_uppercase() } else { letter });
-                    capital = false;
-                }
-            }
-        }
-        spelled
-    }
-}

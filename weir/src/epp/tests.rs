@@ -8,10 +8,9 @@ use weir_epp::exchange::ErrorPrefix;
 use weir_epp::flow::HoldEmpty;
 use weir_k8s::PoolVersion;
 
-use super::flags::{Given, duration_of};
-use super::options::{ConfigSource, Options, PoolSource, log_filter};
-use super::table::{Effect, Kind, TABLE};
-use super::{command_line, help};
+use super::options::{ConfigSource, Options, PoolSource};
+use super::table::{PICKER, TABLE};
+use crate::go_flags::{Effect, Given, Kind, duration_of};
 
 fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
@@ -19,7 +18,7 @@ fn words(line: &str) -> Vec<String> {
 
 fn options_with(line: &str, env: &[(&str, &str)]) -> Result<Options, Vec<String>> {
     let env: HashMap<&str, &str> = env.iter().copied().collect();
-    Options::of(&Given::read(&words(line))?, &|name| env.get(name).map(|value| (*value).to_owned()))
+    Options::of(&Given::read(&PICKER, &words(line))?, &|name| env.get(name).map(|value| (*value).to_owned()))
 }
 
 fn options(line: &str) -> Options {
@@ -46,7 +45,7 @@ fn the_command_lines_of_the_charts_are_understood() {
     assert_eq!(of_pool(&v040), ("N", "R", OLD));
     assert_eq!((v040.ext_proc_port, v040.health_port, v040.metrics_port), (9002, 9003, 9090));
     assert_eq!(v040.error_prefix, ErrorPrefix::InferenceGateway);
-    assert!(v040.notes.is_empty() && v040.old && v040.secure && v040.metrics_auth, "{v040:?}");
+    assert!(v040.notes.is_empty() && v040.old && v040.secure && v040.metrics_access.auth, "{v040:?}");
 
     let v051 = options(
         "-poolName R -poolNamespace N --v 3 --grpcPort 9002 -grpcHealthPort 9003 -metricsPort 9090 \
@@ -62,7 +61,7 @@ fn the_command_lines_of_the_charts_are_understood() {
     assert_eq!(options(v100).error_prefix, ErrorPrefix::InferenceError);
     let mut line = words(v100);
     line.push("--error-prefix=inference gateway:".to_owned());
-    let prefixed = Options::of(&Given::read(&line).unwrap(), &|_| None).unwrap();
+    let prefixed = Options::of(&Given::read(&PICKER, &line).unwrap(), &|_| None).unwrap();
     assert_eq!(prefixed.error_prefix, ErrorPrefix::InferenceGateway);
     assert!(refused(&format!("{v100} --error-prefix=gateway")).contains("give `inference error` or `inference gateway`"));
     let v102 = v100.replace("N --zap", "N --pool-group inference.networking.k8s.io --zap");
@@ -74,7 +73,7 @@ fn the_command_lines_of_the_charts_are_understood() {
         assert_eq!(of_pool(&read), ("N", "R", V1), "{line}");
         assert_eq!(read.config, ConfigSource::File("/config/default-plugins.yaml".into()), "{line}");
         assert!(read.notes.is_empty() && !read.old, "{line}: {read:?}");
-        assert_eq!(read.metrics_auth, line != v110, "{line}: the flag after a detached false counts");
+        assert_eq!(read.metrics_access.auth, line != v110, "{line}: the flag after a detached false counts");
     }
 
     let sglang = format!(
@@ -191,7 +190,7 @@ fn variables_count_where_flags_say_nothing() {
 #[test]
 fn under_the_name_epp_all_is_the_pickers() {
     let line = |arguments: &[&str]| {
-        let line = command_line(arguments.iter().map(OsString::from));
+        let line = PICKER.command_line(arguments.iter().map(OsString::from).collect());
         line.into_iter().map(|argument| argument.into_string().unwrap()).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(line(&["/app/epp", "--pool-name", "p"]), "weir epp -- --pool-name p");
@@ -200,7 +199,7 @@ fn under_the_name_epp_all_is_the_pickers() {
     assert_eq!(line(&["weir", "epp", "--v", "1", "--zap-encoder", "json"]), expected);
     assert_eq!(line(&["weir", "serve", "--pools", "x"]), "weir serve --pools x");
     assert_eq!(line(&["weir"]), "weir");
-    let filter = |line: &str| log_filter(&Given::read(&words(line)).unwrap());
+    let filter = |line: &str| Given::read(&PICKER, &words(line)).unwrap().log_filter();
     assert_eq!(filter("--pool-name p"), None);
     assert_eq!(filter("-v 5"), Some("info,weir=trace"));
     assert_eq!(filter("-v 5 --zap-log-level error"), Some("error"));
@@ -208,7 +207,7 @@ fn under_the_name_epp_all_is_the_pickers() {
 
 #[test]
 fn the_table_is_sound_and_the_help_lists_all_of_it() {
-    let page = help::text();
+    let page = PICKER.help();
     let mut names = std::collections::HashSet::new();
     for flag in TABLE {
         let own: std::collections::HashSet<_> = [flag.name.to_owned(), flag.camel_case()].into();
@@ -225,4 +224,14 @@ fn whether_requests_wait_for_an_empty_pool() {
     assert_eq!(options("--pool-name R").hold_empty, None);
     assert_eq!(options("--pool-name R --hold-empty=never").hold_empty, Some(HoldEmpty::Never));
     assert!(refused("--pool-name R --hold-empty sometimes").contains("`sometimes` is not known: give auto, always or never"));
+}
+
+#[test]
+fn what_becomes_of_unknown_models_and_who_served() {
+    let plain = options("--pool-name R");
+    assert!(!plain.refuse_unknown_models && plain.served_header.is_none());
+    let set = options("--pool-name R --unknown-models=refuse --served-header X-Inference-Served");
+    assert!(set.refuse_unknown_models && set.served_header.as_deref() == Some("x-inference-served"));
+    let wrong = refused("--pool-name R --unknown-models=maybe --served-header=a:b");
+    assert!(wrong.contains("give pass or refuse") && wrong.contains("`a:b` is no name of a header"), "{wrong}");
 }

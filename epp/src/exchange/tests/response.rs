@@ -181,3 +181,14 @@ fn after_a_long_silence_nothing_is_in_flight_and_the_answer_still_passes() {
     assert_eq!(bytes(&script.replies()).0, ANSWER.replace("target", "llama").into_bytes());
     assert_eq!(script.told(), ["ended"]);
 }
+
+#[test]
+fn a_header_tells_who_served_where_it_is_wanted() {
+    let settings = Settings { served_header: Some("x-served".into()), ..Settings::default() };
+    for (by, wanted) in [(Served::By("10.0.0.2:8000".into()), "10.0.0.2:8000"), (Served::NoMetadata, ENDPOINT)] {
+        let mut script = placed(None, settings.clone());
+        script.deliver(served(by));
+        let Reply::ResponseHeaders(head) = &script.replies()[0] else { panic!("no head") };
+        assert_eq!(head.set_named, [("x-served".into(), wanted.to_owned())]);
+    }
+}

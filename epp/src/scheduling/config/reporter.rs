@@ -1,8 +1,8 @@
 //! Parameters of `request-attribute-reporter`.
 
 use super::yaml::{Reading, Value};
-use crate::request::LB_NAMESPACE;
 use crate::response::AttributeReporter;
+use weir_ext_proc::LB_NAMESPACE;
 
 /// The one attribute of `attributes`.
 pub(super) fn reporter(reading: &mut Reading, value: &Value<'_>) -> Option<AttributeReporter> {

@@ -15,23 +15,19 @@ use envoy_types::pb::envoy::service::ext_proc::v3::{
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 
-pub(super) use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::{
-    ExternalProcessor, ExternalProcessorServer,
-};
-pub(super) use envoy_types::pb::envoy::service::ext_proc::v3::{ProcessingRequest, ProcessingResponse};
+pub use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::{ExternalProcessor, ExternalProcessorServer};
+pub use envoy_types::pb::envoy::service::ext_proc::v3::{ProcessingRequest, ProcessingResponse};
 
-use crate::Subset;
-use crate::exchange::{
-    BodyMode, BodyReply, Chunk, Content, Head, HeadReply, Immediate, Incoming, Message, Modes, PickMetadata, Reply, Served,
+use crate::{
+    Attribute, BodyMode, BodyReply, Chunk, Content, DESTINATION, Head, HeadReply, Immediate, Incoming, LB_NAMESPACE, Message,
+    Modes, PickMetadata, Reply, SERVED, SUBSET, SUBSET_NAMESPACE, Served, Subset, subset_of,
 };
-use crate::request::{DESTINATION, LB_NAMESPACE, SERVED, SUBSET, SUBSET_NAMESPACE, subset_of};
-use crate::response::Attribute;
 
 /// Under which name the filter sends its attributes.
 const ATTRIBUTES: &str = "envoy.filters.http.ext_proc";
 
 /// A message of a gateway.
-pub(super) fn incoming(request: ProcessingRequest) -> Incoming {
+pub fn incoming(request: ProcessingRequest) -> Incoming {
     let metadata = request.metadata_context.unwrap_or_default();
     let attributes = request.attributes.get(ATTRIBUTES);
     let attribute = |name: &str| attributes.and_then(|attributes| string(attributes.fields.get(name)?)).map(str::to_owned);
@@ -105,7 +101,7 @@ fn served(metadata: &Metadata) -> Served {
 }
 
 /// A message to the gateway.
-pub(super) fn outgoing(reply: Reply) -> ProcessingResponse {
+pub fn outgoing(reply: Reply) -> ProcessingResponse {
     let mut metadata = None;
     let mut attributes = Vec::new();
     let response = match reply {
@@ -147,7 +143,7 @@ fn headers_response(reply: HeadReply, metadata: &mut Option<PickMetadata>) -> He
 fn common(reply: HeadReply, metadata: &mut Option<PickMetadata>) -> CommonResponse {
     *metadata = reply.metadata;
     CommonResponse {
-        header_mutation: mutation(reply.set, reply.set_named, reply.remove),
+        header_mutation: mutation(reply.set, reply.set_named, reply.remove, reply.remove_named),
         clear_route_cache: reply.clear_route_cache,
         ..CommonResponse::default()
     }
@@ -173,8 +169,9 @@ fn mutation(
     set: Vec<(&'static str, String)>,
     set_named: Vec<(Arc<str>, String)>,
     remove: Vec<&'static str>,
+    remove_named: Vec<Arc<str>>,
 ) -> Option<HeaderMutation> {
-    if set.is_empty() && set_named.is_empty() && remove.is_empty() {
+    if set.is_empty() && set_named.is_empty() && remove.is_empty() && remove_named.is_empty() {
         return None;
     }
     let set = set.into_iter().map(|(key, value)| (key.to_owned(), value));
@@ -184,7 +181,8 @@ fn mutation(
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
         ..HeaderValueOption::default()
     });
-    Some(HeaderMutation { set_headers: set_headers.collect(), remove_headers: remove.into_iter().map(str::to_owned).collect() })
+    let remove = remove.into_iter().map(str::to_owned).chain(remove_named.iter().map(ToString::to_string));
+    Some(HeaderMutation { set_headers: set_headers.collect(), remove_headers: remove.collect() })
 }
 
 fn pick(metadata: PickMetadata) -> Struct {
@@ -206,7 +204,7 @@ fn told(attributes: Vec<Attribute>) -> Struct {
 fn immediate(reply: Immediate) -> ImmediateResponse {
     ImmediateResponse {
         status: Some(HttpStatus { code: reply.status.into() }),
-        headers: mutation(reply.headers, Vec::new(), Vec::new()),
+        headers: mutation(reply.headers, Vec::new(), Vec::new(), Vec::new()),
         body: reply.body.into_bytes(),
         details: reply.details.to_owned(),
         ..ImmediateResponse::default()

@@ -4,21 +4,26 @@
 //! `false` after a switch is its value (charts of v1.1 write it so, and Go took it for the end of the flags), and quotes around a value
 //! go (charts of v1.5 write them for other engines than vLLM).
 
+mod flag;
+mod help;
+
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
 use std::time::Duration;
 
-use super::table::{Effect, Flag, Kind, TABLE};
+pub(crate) use self::flag::{Effect, Flag, Kind, Program, flag};
 
 /// The flags of a command line.
 #[derive(Debug, Default)]
-pub(super) struct Given {
+pub(crate) struct Given {
     values: BTreeMap<&'static str, String>,
     /// Spelled as up to v0.5.
-    pub(super) old_spelling: bool,
+    pub(crate) old_spelling: bool,
     /// Only the help is wanted.
-    pub(super) help: bool,
+    pub(crate) help: bool,
     /// What of it is passed over, and what happens instead.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 impl Given {
@@ -26,7 +31,7 @@ impl Given {
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub(super) fn read(arguments: &[String]) -> Result<Self, Vec<String>> {
+    pub(crate) fn read(program: &Program, arguments: &[String]) -> Result<Self, Vec<String>> {
         let mut given = Self::default();
         let mut wrong = Vec::new();
         let mut rest = arguments.iter().peekable();
@@ -48,8 +53,8 @@ impl Given {
                 given.help = true;
                 continue;
             }
-            let Some((flag, old)) = Flag::of(spelled) else {
-                wrong.push(unknown(spelled));
+            let Some((flag, old)) = program.flag(spelled) else {
+                wrong.push(unknown(program, spelled));
                 continue;
             };
             given.old_spelling |= old;
@@ -74,7 +79,7 @@ impl Given {
 
     fn take(&mut self, flag: &'static Flag, spelled: &str, value: &str, wrong: &mut Vec<String>) {
         let fits = match flag.kind {
-            Kind::Text => None,
+            Kind::Text | Kind::Texts => None,
             Kind::Bool => bool_of(value).is_none().then_some("true or false"),
             Kind::Port => value.parse::<u16>().is_err().then_some("a port"),
             Kind::Ports => ports_of(value).is_none().then_some("ports with commas between"),
@@ -106,32 +111,56 @@ impl Given {
         let value = value.to_owned();
         match self.values.get_mut(flag.name) {
             Some(before) if flag.kind == Kind::Ports => *before = format!("{before},{value}"),
+            // No argument has a zero byte.
+            Some(before) if flag.kind == Kind::Texts => *before = format!("{before}\0{value}"),
             _ => drop(self.values.insert(flag.name, value)),
         }
     }
 
     /// The text of `flag`, unless it is empty.
-    pub(super) fn text(&self, flag: &str) -> Option<&str> {
+    pub(crate) fn text(&self, flag: &str) -> Option<&str> {
         self.values.get(flag).map(String::as_str).filter(|text| !text.is_empty())
     }
 
+    /// What is logged, as `--log` says it; none where the command line says nothing.
+    pub(crate) fn log_filter(&self) -> Option<&'static str> {
+        const USUAL: &str = "info,kube_runtime=error,kube_client=error";
+        const DEBUG: &str = "info,weir=debug,kube_runtime=error,kube_client=error";
+        let by_number = |level: i64| match level {
+            ..=3 => USUAL,
+            4 => DEBUG,
+            _ => "info,weir=trace",
+        };
+        match self.text("zap-log-level") {
+            Some("debug") => Some(DEBUG),
+            Some("error" | "panic") => Some("error"),
+            Some(level) => Some(level.parse().map_or(USUAL, by_number)),
+            None => self.parsed("v").map(by_number),
+        }
+    }
+
+    /// The texts of `flag`, in their order.
+    pub(crate) fn texts(&self, flag: &str) -> impl Iterator<Item = &str> {
+        self.text(flag).into_iter().flat_map(|texts| texts.split('\0'))
+    }
+
     /// Whether `flag` is on.
-    pub(super) fn switch(&self, flag: &str) -> Option<bool> {
+    pub(crate) fn switch(&self, flag: &str) -> Option<bool> {
         bool_of(self.values.get(flag)?)
     }
 
     /// The port, number or the like of `flag`.
-    pub(super) fn parsed<T: std::str::FromStr>(&self, flag: &str) -> Option<T> {
+    pub(crate) fn parsed<T: std::str::FromStr>(&self, flag: &str) -> Option<T> {
         self.values.get(flag)?.parse().ok()
     }
 
     /// The duration of `flag`.
-    pub(super) fn duration(&self, flag: &str) -> Option<Duration> {
+    pub(crate) fn duration(&self, flag: &str) -> Option<Duration> {
         duration_of(self.values.get(flag)?)
     }
 
     /// The ports of `flag`, each once.
-    pub(super) fn ports(&self, flag: &str) -> Vec<u16> {
+    pub(crate) fn ports(&self, flag: &str) -> Vec<u16> {
         let mut ports = Vec::new();
         for port in self.values.get(flag).and_then(|ports| ports_of(ports)).into_iter().flatten() {
             if !ports.contains(&port) {
@@ -142,11 +171,41 @@ impl Given {
     }
 }
 
-fn unknown(spelled: &str) -> String {
-    let names = TABLE.iter().flat_map(|flag| [flag.name.to_owned(), flag.camel_case()]);
+impl Program {
+    /// A command line as `weir`'s own arguments: under the program's name all of it is the program's, and its flags of logging are those
+    /// of weir.
+    pub(crate) fn command_line(&self, arguments: Vec<OsString>) -> Vec<OsString> {
+        let mut arguments = arguments;
+        let is_named = arguments.first().is_some_and(|name| Path::new(name).file_stem().is_some_and(|name| name == self.name));
+        let begin = match (is_named, arguments.get(1)) {
+            (true, first) if first.is_none_or(|first| first != self.name) => 1,
+            (_, Some(first)) if first == self.name => 2,
+            _ => return arguments,
+        };
+        let own = arguments.split_off(begin);
+        let texts: Vec<String> = own.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
+        let mut line: Vec<OsString> = vec!["weir".into()];
+        // What is wrong with it is told by who runs it.
+        if let Ok(given) = Given::read(self, &texts) {
+            if let Some(filter) = given.log_filter() {
+                line.extend(["--log".into(), filter.into()]);
+            }
+            if given.text("zap-encoder") == Some("json") {
+                line.extend(["--log-format".into(), "json".into()]);
+            }
+        }
+        line.extend([self.name.into(), "--".into()]);
+        line.extend(own);
+        line
+    }
+}
+
+fn unknown(program: &Program, spelled: &str) -> String {
+    let names = program.table.iter().flat_map(|flag| [flag.name.to_owned(), flag.camel_case()]);
     let nearest = names.max_by(|one, other| strsim::jaro_winkler(one, spelled).total_cmp(&strsim::jaro_winkler(other, spelled)));
     let nearest = nearest.filter(|nearest| strsim::jaro_winkler(nearest, spelled) > 0.8);
-    let hint = nearest.map_or_else(|| "weir epp --help lists them".to_owned(), |nearest| format!("did you mean --{nearest}?"));
+    let hint =
+        nearest.map_or_else(|| format!("weir {} --help lists them", program.name), |nearest| format!("did you mean --{nearest}?"));
     format!("--{}: there is no such flag: {hint}", spelled.escape_debug())
 }
 
@@ -157,7 +216,7 @@ fn unquoted(value: &str) -> &str {
 }
 
 /// Go's `strconv.ParseBool`.
-pub(super) fn bool_of(text: &str) -> Option<bool> {
+pub(crate) fn bool_of(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
@@ -166,7 +225,7 @@ pub(super) fn bool_of(text: &str) -> Option<bool> {
 }
 
 /// Go's `time.ParseDuration`, without negative ones.
-pub(super) fn duration_of(text: &str) -> Option<Duration> {
+pub(crate) fn duration_of(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
         return Some(Duration::ZERO);

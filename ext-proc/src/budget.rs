@@ -22,27 +22,27 @@ impl Budget {
     }
 
     /// A share of it, nothing yet.
-    pub(super) fn share(&self) -> Share {
+    pub fn share(&self) -> Share {
         Share { budget: self.clone(), bytes: 0 }
     }
 }
 
 /// What one exchange has taken; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub struct Share {
     budget: Budget,
     bytes: usize,
 }
 
 impl Share {
     /// Bytes it has.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Takes more; whether there was enough.
     #[must_use]
-    pub(super) fn take(&mut self, bytes: usize) -> bool {
+    pub fn take(&mut self, bytes: usize) -> bool {
         let limit = self.budget.limit;
         let taken = self
             .budget
@@ -55,7 +55,7 @@ impl Share {
     }
 
     /// Gives all back.
-    pub(super) fn give_back(&mut self) {
+    pub fn give_back(&mut self) {
         self.budget.used.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
     }
 }

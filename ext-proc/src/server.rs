@@ -1,17 +1,16 @@
-//! The two servers of a picker.
+//! The two servers of whoever speaks ext_proc.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use axum::Router;
 use tokio_util::sync::CancellationToken;
 use weir_serving::{
     Authentication, CertificateAuthority, ConnectionLimits, Drain, DrainReport, Health, RequestLimits, ServeError, Server,
     ServingMetrics, Tls,
 };
-
-use super::Frontend;
 
 /// How the ext_proc port is served.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +29,20 @@ pub enum Certificate {
 pub struct Servers {
     ext_proc: Server,
     health: Server,
-    frontend: Frontend,
+    leaving: CancellationToken,
+}
+
+/// What is served.
+#[derive(Debug)]
+pub struct Services {
+    /// ext_proc and health.
+    pub ext_proc: Router,
+    /// Health alone.
+    pub health_only: Router,
+    /// Says whether it is ready.
+    pub health: Health,
+    /// Once cancelled, no new request is waited for.
+    pub leaving: CancellationToken,
 }
 
 /// Few connections, each with as many streams as requests are held; a connection lasts as long as its gateway.
@@ -58,7 +70,7 @@ impl Servers {
     /// # Errors
     /// An address that cannot be had, a certificate that cannot be read or made.
     pub async fn bind(
-        frontend: Frontend,
+        services: impl Into<Services>,
         ext_proc: SocketAddr,
         health: SocketAddr,
         certificate: Certificate,
@@ -66,6 +78,7 @@ impl Servers {
         metrics: ServingMetrics,
         now: SystemTime,
     ) -> Result<Self, ServeError> {
+        let Services { ext_proc: main, health_only, health: readiness, leaving } = services.into();
         let server = |router, name, address| {
             Server::builder(router)
                 .name(name)
@@ -76,7 +89,7 @@ impl Servers {
                 .connection_limits(connection_limits())
                 .request_limits(request_limits())
         };
-        let main = server(frontend.router(), "ext_proc", ext_proc).health(frontend.health().clone());
+        let main = server(main, "ext_proc", ext_proc).health(readiness);
         let main = match certificate {
             Certificate::PlainText => main,
             Certificate::Directory(directory) => main.tls(Tls::files(directory.join("tls.crt"), directory.join("tls.key"))),
@@ -88,8 +101,8 @@ impl Servers {
         let ext_proc = main.bind().await?;
         // It outlives the other: whoever asks while that one drains is told so.
         let last = Drain { delay: Duration::ZERO, grace: Duration::from_secs(1) };
-        let health = server(frontend.health_router(), "health", health).health(Health::new()).drain(last).bind().await?;
-        Ok(Self { ext_proc, health, frontend })
+        let health = server(health_only, "health", health).health(Health::new()).drain(last).bind().await?;
+        Ok(Self { ext_proc, health, leaving })
     }
 
     /// Where ext_proc listens.
@@ -107,13 +120,13 @@ impl Servers {
         self.ext_proc.ca_pem()
     }
 
-    /// Serves until the frontend is told to leave, then drains: health fails, what waits is answered 503, responses go on to their end,
+    /// Serves until it is told to leave, then drains: health fails, what waits is answered 503, responses go on to their end,
     /// or to the end of the grace period.
     ///
-    /// On the ext_proc port nobody is served before `first_look` has ended: a picker that knows nothing of its pool yet would refuse
+    /// On the ext_proc port nobody is served before `first_look` has ended: one that knows nothing yet would refuse
     /// every request. Connections made before wait in the system's queue. Who limits their time is the caller.
     pub async fn serve(self, first_look: impl Future<Output = ()>) -> DrainReport {
-        let leaving = self.frontend.leaving().clone();
+        let leaving = self.leaving.clone();
         let drained = CancellationToken::new();
         let ext_proc = async {
             tokio::select! {

@@ -1,4 +1,4 @@
-//! The port of the metrics page and the pool's stream, and who may read there.
+//! The port of the metrics page of a program in a Go program's place, and who may read there.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,33 +12,61 @@ use weir_serving::{
     RequestReviews, ServeError, Server, ServingMetrics, Tls, TokenReviewSettings, TokenReviews,
 };
 
-use super::options::Options;
+use crate::go_flags::Given;
 
 /// After the last request nobody waits for the page.
 const DRAIN: Drain = Drain { delay: Duration::ZERO, grace: Duration::from_secs(1) };
 
+/// Who may read, as flags say.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Access {
+    /// In a cluster: whom the API server lets get the page.
+    pub(crate) auth: bool,
+    /// TLS, with `tls.crt` and `tls.key` of this directory.
+    pub(crate) cert_dir: Option<PathBuf>,
+    /// Callers bring a certificate of this authority.
+    pub(crate) client_ca: Option<PathBuf>,
+}
+
+impl Access {
+    /// As a command line has it.
+    pub(crate) fn of(given: &Given) -> Self {
+        Self {
+            auth: given.switch("metrics-endpoint-auth").unwrap_or(true),
+            cert_dir: given.text("metrics-cert-dir").map(PathBuf::from),
+            client_ca: given.text("metrics-client-ca-file").map(PathBuf::from),
+        }
+    }
+
+    /// What is wrong with it.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let wrong = self.client_ca.is_some() && self.cert_dir.is_none();
+        wrong.then(|| "--metrics-client-ca-file: callers bring certificates over TLS alone: give --metrics-cert-dir".to_owned())
+    }
+}
+
 /// How the metrics port is to be served.
-pub(super) struct MetricsServer {
+pub(crate) struct MetricsServer {
     tls: Option<Tls>,
     authentication: Authentication,
     authorization: Option<Authorization>,
 }
 
 impl MetricsServer {
-    /// As the options say. The API server is asked where there is one.
+    /// As `access` says. The API server is asked where there is one.
     ///
     /// # Errors
     /// A system that gives no random numbers.
-    pub(super) fn new(options: &Options, client: Option<&kube::Client>, metrics: &ServingMetrics) -> Result<Self, ServeError> {
+    pub(crate) fn new(access: &Access, client: Option<&kube::Client>, metrics: &ServingMetrics) -> Result<Self, ServeError> {
         let file = |directory: &PathBuf, name| directory.join(name);
-        let tls = options.metrics_cert_dir.as_ref().map(|at| Tls::files(file(at, "tls.crt"), file(at, "tls.key")));
+        let tls = access.cert_dir.as_ref().map(|at| Tls::files(file(at, "tls.crt"), file(at, "tls.key")));
         let (mut tls, mut ways) = (tls, Vec::<Arc<dyn Authenticator>>::new());
-        if let Some(authority) = &options.metrics_client_ca {
+        if let Some(authority) = &access.client_ca {
             tls = tls.map(|tls| tls.client_ca(authority));
             ways.push(Arc::new(ClientCertificates));
         }
         let mut authorization = None;
-        match client.filter(|_| options.metrics_auth) {
+        match client.filter(|_| access.auth) {
             Some(client) => {
                 ways.push(Arc::new(TokenReviews::new(client.clone(), TokenReviewSettings::default(), metrics)?));
                 let reviews = AccessReviews::new(client.clone(), AccessReviewSettings::default(), metrics);
@@ -55,7 +83,7 @@ impl MetricsServer {
     ///
     /// # Errors
     /// An address that cannot be had, a certificate that cannot be read.
-    pub(super) async fn bind(
+    pub(crate) async fn bind(
         self,
         page: Router,
         listen: SocketAddr,

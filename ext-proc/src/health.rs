@@ -10,23 +10,29 @@ use tonic_health::pb::health_server::{Health as HealthApi, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use weir_serving::Health;
 
-use crate::Director;
-
 /// The name under which only a dead process would not serve.
 const LIVENESS: &str = "liveness";
 
 /// Every other name means readiness: charts and gateways ask under many.
-pub(super) struct HealthService {
-    director: Arc<dyn Director>,
+pub struct HealthService {
+    ready: Arc<dyn Fn() -> bool + Send + Sync>,
     health: Health,
 }
 
+impl std::fmt::Debug for HealthService {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("HealthService").finish_non_exhaustive()
+    }
+}
+
 impl HealthService {
-    pub(super) fn new(director: Arc<dyn Director>, health: Health) -> Self {
-        Self { director, health }
+    /// Ready means that `ready` says so and nothing of `health` is amiss.
+    pub fn new(ready: Arc<dyn Fn() -> bool + Send + Sync>, health: Health) -> Self {
+        Self { ready, health }
     }
 
-    pub(super) fn into_server(self) -> HealthServer<Self> {
+    /// As a service of a gRPC server.
+    pub fn into_server(self) -> HealthServer<Self> {
         HealthServer::new(self)
     }
 }
@@ -36,7 +42,7 @@ impl HealthApi for HealthService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        let ready = || self.director.ready() && self.health.not_ready().is_empty();
+        let ready = || (self.ready)() && self.health.not_ready().is_empty();
         let status = match request.get_ref().service == LIVENESS || ready() {
             true => ServingStatus::Serving,
             false => ServingStatus::NotServing,

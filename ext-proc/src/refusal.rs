@@ -1,7 +1,46 @@
-//! A refusal as the gateway is to answer it.
+//! A request that is not sent on, and how the gateway is to answer it.
 
-use super::{ErrorPrefix, Immediate};
-use crate::{Code, Refusal};
+use super::Immediate;
+
+/// A request that is not sent on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refusal {
+    /// What kind of refusal.
+    pub code: Code,
+    /// What the caller reads after the code.
+    pub message: String,
+    /// `x-llm-d-request-dropped-reason`, where a request was dropped.
+    pub reason: Option<&'static str>,
+    /// After how many seconds it is worth another try.
+    pub retry_after: Option<u32>,
+}
+
+/// Codes of refusals, in the words of the Go picker.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Code {
+    /// 400
+    BadRequest,
+    /// 404
+    NotFound,
+    /// 413
+    PayloadTooLarge,
+    /// 429
+    ResourceExhausted,
+    /// 500
+    Internal,
+    /// 503
+    ServiceUnavailable,
+}
+
+/// Which words begin a refusal's text.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ErrorPrefix {
+    /// `inference error:`, since v1.5.
+    #[default]
+    InferenceError,
+    /// `inference gateway:`, up to v1.4.
+    InferenceGateway,
+}
 
 /// The header that says why a request was dropped.
 const REASON: &str = "x-llm-d-request-dropped-reason";
@@ -19,7 +58,7 @@ fn told_as(code: Code) -> (u16, &'static str) {
 }
 
 /// The response that tells of a refusal.
-pub(super) fn immediate(refusal: &Refusal, prefix: ErrorPrefix) -> Immediate {
+pub fn immediate(refusal: &Refusal, prefix: ErrorPrefix) -> Immediate {
     let begin = match prefix {
         ErrorPrefix::InferenceError => "inference error",
         ErrorPrefix::InferenceGateway => "inference gateway",
