@@ -58,8 +58,7 @@ impl Exporter {
             .with_span_processor(queue)
             .build();
         let scope = InstrumentationScope::builder("weir").with_version(version).build();
-        let tracer =
-            Tracer { tracer: provider.tracer_with_scope(scope), _provider: provider, propagates: settings.propagates };
+        let tracer = Tracer { tracer: provider.tracer_with_scope(scope), _provider: provider, propagates: settings.propagates };
         let exporter = Self {
             spans,
             transport,
@@ -156,7 +155,10 @@ impl Exporter {
                 Ok(Some(_reason)) => self.metrics.spans(Outcome::Failed, spans),
                 Err(_elapsed) => {
                     self.metrics.spans(Outcome::Failed, spans + self.spans.len() as u64);
-                    tracing::warn!(lost = spans + self.spans.len() as u64, "spans are lost: the collector did not take them in time");
+                    tracing::warn!(
+                        lost = spans + self.spans.len() as u64,
+                        "spans are lost: the collector did not take them in time"
+                    );
                     return;
                 }
             }

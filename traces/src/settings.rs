@@ -85,12 +85,7 @@ pub struct Settings {
 impl Settings {
     /// What the variables of `env` ask for; nothing where spans are not to be sent. `wanted`: what the flag `--tracing` says.
     /// What is passed over is added to `notes`, with what happens instead.
-    pub fn of(
-        env: &dyn Fn(&str) -> Option<String>,
-        wanted: Option<bool>,
-        service: &str,
-        notes: &mut Vec<String>,
-    ) -> Option<Self> {
+    pub fn of(env: &dyn Fn(&str) -> Option<String>, wanted: Option<bool>, service: &str, notes: &mut Vec<String>) -> Option<Self> {
         let mut reader = Reader { env, notes };
         if wanted == Some(false) || reader.variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return None;
@@ -269,7 +264,8 @@ impl Reader<'_> {
     /// The service's name goes before one among the attributes.
     fn resource(&mut self, service: &str) -> Vec<(String, String)> {
         let mut attributes = Vec::new();
-        for pair in self.variable("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default().split(',').filter(|pair| !pair.trim().is_empty()) {
+        for pair in self.variable("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default().split(',').filter(|pair| !pair.trim().is_empty())
+        {
             match pair.split_once('=') {
                 Some((name, value)) if !name.trim().is_empty() => {
                     let value = percent_decode_str(value.trim()).decode_utf8_lossy().into_owned();

@@ -34,18 +34,10 @@ impl Extractor for Headers<'_> {
 impl Tracer {
     /// A request came at `at`, whose headers `header` reads: its span belongs to the trace that a sound `traceparent` names, else
     /// to a new one.
-    pub fn request<'a>(
-        &self,
-        name: &'static str,
-        header: &'a dyn Fn(&str) -> Option<&'a str>,
-        at: SystemTime,
-    ) -> RequestSpan {
+    pub fn request<'a>(&self, name: &'static str, header: &'a dyn Fn(&str) -> Option<&'a str>, at: SystemTime) -> RequestSpan {
         let nobody = Context::new();
-        let parent = if self.propagates {
-            TraceContextPropagator::new().extract_with_context(&nobody, &Headers(header))
-        } else {
-            nobody
-        };
+        let parent =
+            if self.propagates { TraceContextPropagator::new().extract_with_context(&nobody, &Headers(header)) } else { nobody };
         let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server).with_start_time(at);
         RequestSpan { span: self.tracer.build_with_context(builder, &parent), tracer: self.clone() }
     }

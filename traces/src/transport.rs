@@ -23,7 +23,9 @@ const LONGEST_WORDS: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// The address.
-    #[error("spans cannot be sent to `{endpoint}`: {why}; set OTEL_EXPORTER_OTLP_ENDPOINT to http://HOST:PORT or https://HOST:PORT")]
+    #[error(
+        "spans cannot be sent to `{endpoint}`: {why}; set OTEL_EXPORTER_OTLP_ENDPOINT to http://HOST:PORT or https://HOST:PORT"
+    )]
     Endpoint {
         /// As given.
         endpoint: String,
@@ -96,8 +98,12 @@ impl Reason {
 
     pub(crate) fn way_out(self) -> &'static str {
         match self {
-            Self::Unreachable => "is a collector there? OTEL_EXPORTER_OTLP_ENDPOINT names it, OTEL_TRACES_EXPORTER=none sends nothing",
-            Self::TimedOut => "the collector is too slow, or something between swallows packets: OTEL_EXPORTER_OTLP_TIMEOUT is in ms",
+            Self::Unreachable => {
+                "is a collector there? OTEL_EXPORTER_OTLP_ENDPOINT names it, OTEL_TRACES_EXPORTER=none sends nothing"
+            }
+            Self::TimedOut => {
+                "the collector is too slow, or something between swallows packets: OTEL_EXPORTER_OTLP_TIMEOUT is in ms"
+            }
             Self::Unauthorized => "the collector wants a proof: OTEL_EXPORTER_OTLP_HEADERS=authorization=Basic%20… or Bearer%20…",
             Self::Forbidden => "the proof in OTEL_EXPORTER_OTLP_HEADERS may not write traces there",
             Self::NotFound => {
