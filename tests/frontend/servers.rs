@@ -1,6 +1,5 @@
 //! Model servers that die, and such that speak TLS.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -74,6 +73,5 @@ async fn model_servers_may_speak_tls_under_a_name_of_their_own() {
     }
     assert_eq!(heads.lock().unwrap().len(), 2);
     leaving.cancel();
-    tokio::time::timeout(Duration::from_secs(20), serving).await.unwrap().unwrap();
-    drop(Arc::new(folder));
+    drop(tokio::time::timeout(Duration::from_secs(20), serving).await.unwrap().unwrap());
 }

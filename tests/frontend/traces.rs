@@ -24,10 +24,9 @@ fn traceparent(head: &HeaderMap) -> Vec<&str> {
 }
 
 /// Two requests, of traces that are kept and that are not; what the model server saw of them.
-async fn two_requests(url: &str, server: &ModelServer) {
-    let client = client();
+async fn two_requests(client: &reqwest::Client, url: &str, server: &ModelServer) {
     for flags in ["01", "00"] {
-        let request = ask(&client, url).header("traceparent", format!("00-{TRACE}-{CLIENT}-{flags}")).header("tracestate", "a=b");
+        let request = ask(client, url).header("traceparent", format!("00-{TRACE}-{CLIENT}-{flags}")).header("tracestate", "a=b");
         let answer = request.header("x-request-id", format!("r-{flags}")).send().await.unwrap();
         assert_eq!(answer.status(), 200);
         assert!(weir_tests::text(answer).await.unwrap().contains("completion_tokens"));
@@ -82,7 +81,7 @@ async fn without_a_gateway(name: &str, protocol: Protocol) {
     let (server, collector) = (ModelServer::start().await, Collector::start(protocol).await);
     let (picker, url) = start(&folder, &server.address.to_string(), "", &collector.variables(PROOF)).await;
     picker.page_until("the server's page", |page| page.contains("state=\"fresh\"} 1")).await;
-    two_requests(&url, &server).await;
+    two_requests(&client(), &url, &server).await;
     assert_eq!(collector.taken().len(), 0, "nothing is due yet");
     picker.ends_well().await;
     let taken = collector.taken();
@@ -112,7 +111,7 @@ async fn behind_envoy_the_model_server_is_part_of_the_same_trace() {
     picker.is_ready().await;
     picker.page_until("the server's page", |page| page.contains("state=\"fresh\"} 1")).await;
     let gateway = Gateway::start("traces", picker.ext_proc, &address).await;
-    two_requests(&gateway.url(""), &server).await;
+    two_requests(&gateway.client, &gateway.url(""), &server).await;
     picker.page_until("no stream open", |page| page.contains("weir_ext_proc_streams 0")).await;
     picker.ends_well().await;
     is_whole(&collector.spans());
