@@ -8,6 +8,8 @@ mod broken;
 mod collector;
 #[path = "frontend/lines.rs"]
 mod lines;
+#[path = "frontend/otel.rs"]
+mod otel;
 #[path = "frontend/refused.rs"]
 mod refused;
 #[path = "epp/rig.rs"]

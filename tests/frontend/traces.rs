@@ -12,8 +12,8 @@ use super::rig::{Gateway, Picker, pools_file};
 use super::server::ModelServer;
 use super::{MODEL, ask, client, start};
 
-const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-const CLIENT: &str = "00f067aa0ba902b7";
+pub(crate) const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+pub(crate) const CLIENT: &str = "00f067aa0ba902b7";
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -23,8 +23,8 @@ fn traceparent(head: &HeaderMap) -> Vec<&str> {
     head["traceparent"].to_str().unwrap().split('-').collect()
 }
 
-/// Two requests, of traces that are kept and that are not; what the model server saw of them.
-async fn two_requests(client: &reqwest::Client, url: &str, server: &ModelServer) {
+/// Two requests, of traces that are kept and that are not; below which span the model server was to go on with the first.
+pub(crate) async fn two_requests(client: &reqwest::Client, url: &str, server: &ModelServer) -> String {
     for flags in ["01", "00"] {
         let request = ask(client, url).header("traceparent", format!("00-{TRACE}-{CLIENT}-{flags}")).header("tracestate", "a=b");
         let answer = request.header("x-request-id", format!("r-{flags}")).send().await.unwrap();
@@ -38,10 +38,11 @@ async fn two_requests(client: &reqwest::Client, url: &str, server: &ModelServer)
         assert_eq!((parent[1], parent[3], &head["tracestate"]), (TRACE, flags, &"a=b".parse().unwrap()), "{head:?}");
         assert_ne!(parent[2], CLIENT, "the model server's spans are below the picker's");
     }
+    traceparent(kept)[2].to_owned()
 }
 
 /// The trace is whole: one root below the client's span, the others below it.
-fn is_whole(spans: &[Span]) {
+fn is_whole(spans: &[Span], seen: &str) {
     assert!(spans.iter().all(|span| hex(&span.trace_id) == TRACE), "{spans:#?}");
     let named = |name: &str| {
         let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
@@ -49,7 +50,7 @@ fn is_whole(spans: &[Span]) {
         span
     };
     let request = named("gateway.request");
-    assert_eq!(hex(&request.parent_span_id), CLIENT);
+    assert_eq!((hex(&request.parent_span_id).as_str(), hex(&request.span_id).as_str()), (CLIENT, seen));
     let orchestration = named("gateway.request_orchestration");
     assert_eq!(orchestration.parent_span_id, request.span_id);
     let scheduling = named("llm_d.epp.scheduling");
@@ -81,13 +82,13 @@ async fn without_a_gateway(name: &str, protocol: Protocol) {
     let (server, collector) = (ModelServer::start().await, Collector::start(protocol).await);
     let (picker, url) = start(&folder, &server.address.to_string(), "", &collector.variables(PROOF)).await;
     picker.page_until("the server's page", |page| page.contains("state=\"fresh\"} 1")).await;
-    two_requests(&client(), &url, &server).await;
+    let seen = two_requests(&client(), &url, &server).await;
     assert_eq!(collector.taken().len(), 0, "nothing is due yet");
     picker.ends_well().await;
     let taken = collector.taken();
     let resource = taken[0].resource.as_ref().unwrap();
     assert_eq!(text(&resource.attributes, "service.name"), Some("the-picker"));
-    is_whole(&collector.spans());
+    is_whole(&collector.spans(), &seen);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,8 +112,8 @@ async fn behind_envoy_the_model_server_is_part_of_the_same_trace() {
     picker.is_ready().await;
     picker.page_until("the server's page", |page| page.contains("state=\"fresh\"} 1")).await;
     let gateway = Gateway::start("traces", picker.ext_proc, &address).await;
-    two_requests(&gateway.client, &gateway.url(""), &server).await;
+    let seen = two_requests(&gateway.client, &gateway.url(""), &server).await;
     picker.page_until("no stream open", |page| page.contains("weir_ext_proc_streams 0")).await;
     picker.ends_well().await;
-    is_whole(&collector.spans());
+    is_whole(&collector.spans(), &seen);
 }

@@ -15,13 +15,12 @@ import (
 	"go.opentelemetry.io/collector/otelcol"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
+	"go.opentelemetry.io/collector/service/telemetry/otelconftelemetry"
 )
 
 func factories() (otelcol.Factories, error) {
-	var (
-		made otelcol.Factories
-		err  error
-	)
+	var err error
+	made := otelcol.Factories{Telemetry: otelconftelemetry.NewFactory()}
 	if made.Extensions, err = otelcol.MakeFactoryMap[extension.Factory](basicauthextension.NewFactory()); err != nil {
 		return made, err
 	}
