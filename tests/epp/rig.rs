@@ -89,6 +89,7 @@ impl Picker {
     }
 
     /// What it wrote so far.
+    #[allow(dead_code, reason = "only tests/frontend.rs asks")]
     pub(crate) fn output(&self) -> String {
         self.process.output()
     }
