@@ -18,7 +18,7 @@ mod activity;
 mod file;
 mod kube;
 
-mod tls;
+pub mod tls;
 
 mod client;
 mod connection;

@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 ///
 /// # Errors
 /// A sentence on what is wrong and the way out.
-pub(crate) fn client_config(ca: Option<&[u8]>, server_name: Option<&str>) -> Result<ClientConfig, String> {
+pub fn client_config(ca: Option<&[u8]>, server_name: Option<&str>) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut verifier = match ca {
         Some(pem) => own_roots(pem, provider.clone())?,
@@ -42,7 +42,7 @@ pub(crate) fn no_roots() -> Result<ClientConfig, String> {
 ///
 /// # Errors
 /// As [`client_config`].
-pub(crate) fn unchecked() -> Result<ClientConfig, String> {
+pub fn unchecked() -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     configured(provider.clone(), Arc::new(Unchecked(provider)))
 }

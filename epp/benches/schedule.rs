@@ -42,6 +42,7 @@ fn request(prefix: Bytes) -> InferenceRequest {
         test_selection: None,
         headers: Vec::new(),
         max_output_tokens: None,
+        trail: None,
     }
 }
 

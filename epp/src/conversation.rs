@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, pending, poll_fn};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,8 +11,9 @@ use std::task::Poll;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::exchange::{Action, Closed, Exchange, Incoming, Note, Reply};
+use crate::exchange::{Action, Closed, Exchange, Incoming, Message, Note, Reply};
 use crate::frontend::{FrontendMetrics, Raised};
+use crate::journal::Entry;
 use crate::request::shutting_down;
 use crate::{Director, InferenceRequest, Pick, Refusal};
 
@@ -28,18 +30,26 @@ pub(crate) struct Conversation {
     /// Cancelled once nothing is to wait any more.
     leaving: CancellationToken,
     streaming: bool,
+    /// What the request is called, once that is known.
+    id: Option<Arc<str>>,
+    /// What was asked, kept so that it can be asked for others.
+    kept: Option<Box<InferenceRequest>>,
+    keeps: bool,
     ended: bool,
+    /// What is told of it, if anything is.
+    entry: Option<Box<Entry>>,
     _open: Raised,
 }
 
 impl Conversation {
-    /// `open` counts it as long as it lasts.
+    /// `open` counts it as long as it lasts; `entry` tells of it at its end.
     pub(crate) fn new(
         exchange: Exchange,
         director: Arc<dyn Director>,
         metrics: FrontendMetrics,
         leaving: CancellationToken,
         open: Raised,
+        entry: Option<Box<Entry>>,
     ) -> Self {
         Self {
             exchange,
@@ -50,7 +60,11 @@ impl Conversation {
             metrics,
             leaving,
             streaming: false,
+            id: None,
+            kept: None,
+            keeps: false,
             ended: false,
+            entry,
             _open: open,
         }
     }
@@ -60,14 +74,27 @@ impl Conversation {
         self.next.extend(self.todo.drain(..));
         while let Some(action) = self.next.pop_front() {
             match action {
-                Action::Reply(reply) => return Some(reply),
-                Action::Direct(request) => {
+                Action::Reply(reply) => {
+                    if let (Some(entry), Reply::Immediate(answer)) = (&mut self.entry, &reply) {
+                        entry.answered(answer);
+                    }
+                    return Some(reply);
+                }
+                Action::Direct(mut request) => {
+                    if let Some(entry) = &mut self.entry {
+                        entry.asked(&mut request);
+                    }
                     self.streaming = request.streaming;
+                    self.id = Some(request.id.clone());
+                    self.kept = self.keeps.then(|| request.clone());
                     self.asked = Some((ask(Arc::clone(&self.director), *request), self.metrics.waiting()));
                 }
                 Action::Abandon => self.asked = None,
                 Action::Refused { model, refusal } => self.director.refused(model.as_deref(), &refusal),
                 Action::Note(note) => {
+                    if let Some(entry) = &mut self.entry {
+                        entry.note(note);
+                    }
                     // Said once: the metric tells how often.
                     if self.metrics.count(note) && note == Note::ServedElsewhere {
                         tracing::warn!("an endpoint served that was not picked: does another pool's route call this picker?");
@@ -89,6 +116,30 @@ impl Conversation {
         self.asked.is_some()
     }
 
+    /// What was asked is kept, for [`Self::instead`].
+    pub(crate) fn keeping(mut self) -> Self {
+        self.keeps = true;
+        self
+    }
+
+    /// `x-request-id`, given or made; none of a request whose body was not read.
+    pub(crate) fn request_id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Further endpoints for a request that was placed, of which all that were picked are `unreached`.
+    pub(crate) fn instead(&mut self, unreached: &[SocketAddr]) -> Vec<SocketAddr> {
+        let Some(request) = self.kept.as_deref() else { return Vec::new() };
+        let director = &self.director;
+        let Ok(mut others) = catch_unwind(AssertUnwindSafe(|| director.instead(request, unreached))) else {
+            self.metrics.count(Note::DirectorFailed);
+            return Vec::new();
+        };
+        others.retain(|endpoint| !unreached.contains(endpoint));
+        self.exchange.also_picked(&others);
+        others
+    }
+
     /// Whether the request asks for a streamed answer, as far as it is known.
     pub(crate) fn streaming(&self) -> bool {
         self.streaming
@@ -101,6 +152,9 @@ impl Conversation {
 
     /// What was said to it.
     pub(crate) fn message(&mut self, incoming: Incoming, now: Instant) {
+        if let (Some(entry), Some(Message::RequestHeaders(head))) = (&mut self.entry, &incoming.message) {
+            entry.head(head);
+        }
         self.exchange.message(incoming, now, &mut self.todo);
     }
 
@@ -128,12 +182,15 @@ impl Conversation {
     /// The director answered.
     pub(crate) fn decided(&mut self, outcome: Option<Result<Pick, Refusal>>) {
         self.asked = None;
-        let outcome = outcome.unwrap_or_else(|| {
+        let mut outcome = outcome.unwrap_or_else(|| {
             self.metrics.count(Note::DirectorFailed);
             tracing::error!("the director panicked over a request, answered 500");
             let message = "the picker failed over this request".into();
             Err(Refusal { code: crate::Code::Internal, message, reason: None, retry_after: None })
         });
+        if let Some(entry) = &mut self.entry {
+            entry.decided(&mut outcome);
+        }
         self.exchange.directed(outcome, &mut self.todo);
     }
 }
@@ -145,6 +202,9 @@ impl Drop for Conversation {
             // There is nobody to reply to.
             if let Action::Note(note) = action {
                 self.metrics.count(note);
+                if let Some(entry) = &mut self.entry {
+                    entry.note(note);
+                }
             }
         }
     }

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 pub use weir_ext_proc::{Code, Refusal, Subset};
 
+use crate::journal::Trail;
+
 /// Which API of the model server a request is for, by the end of its path.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Api {
@@ -69,6 +71,8 @@ pub struct InferenceRequest {
     pub headers: Vec<NamedValue>,
     /// The most tokens that it asks to be generated, where it says so.
     pub max_output_tokens: Option<u64>,
+    /// Where its way is noted, if anybody follows it.
+    pub trail: Option<Arc<Trail>>,
 }
 
 impl InferenceRequest {
@@ -156,6 +160,13 @@ pub trait Director: Send + Sync + 'static {
     /// Names of headers, in lower case, that requests are to carry.
     fn headers(&self) -> Arc<[Arc<str>]> {
         Arc::default()
+    }
+
+    /// Endpoints to try in place of those of a placed request's pick, none of which could be reached, best first: none where there is
+    /// no other. It stays counted where it was placed until its ticket is told who served.
+    fn instead(&self, request: &InferenceRequest, unreached: &[SocketAddr]) -> Vec<SocketAddr> {
+        let _known = (request, unreached);
+        Vec::new()
     }
 
     /// Tells of a request that was refused before it got here: its body could not be read.

@@ -6,6 +6,7 @@ pub mod exchange;
 pub mod flow;
 pub mod frontend;
 mod inference;
+pub mod journal;
 pub mod metrics;
 pub mod request;
 pub mod resources;

@@ -37,8 +37,14 @@ pub(crate) struct Picker {
 impl Picker {
     /// Runs with the words of `line`, and beyond them no more than what takes the cluster's place.
     pub(crate) async fn start(folder: &Folder, line: &str, pools: &Path) -> Self {
+        Self::start_with(folder, line, pools, &[]).await
+    }
+
+    /// The same, with these variables.
+    pub(crate) async fn start_with(folder: &Folder, line: &str, pools: &Path, variables: &[(&str, String)]) -> Self {
         let binary = folder.file("epp");
         let mut command = Command::new(&binary);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         command.args(line.split_whitespace()).arg("--pools").arg(pools).current_dir(folder.file(""));
         command.args(["--bind-address", "127.0.0.1", "--grpc-port", "0", "--grpc-health-port", "0", "--metrics-port", "0"]);
         blocking(move || {
@@ -80,6 +86,12 @@ impl Picker {
             });
         })
         .await;
+    }
+
+    /// What it wrote so far.
+    #[allow(dead_code, reason = "only tests/frontend.rs asks")]
+    pub(crate) fn output(&self) -> String {
+        self.process.output()
     }
 
     /// Tells it to end.

@@ -6,7 +6,14 @@
 //!
 //! 250 workers send 45,000 streamed chat requests: most are short, some long, some are of an objective that may be shed. The same
 //! load goes to both gateways, one after the other, in the order picker, round robin, picker, round robin; `--once` has one turn
-//! each, `--short` sends a tenth.
+//! each, `--short` sends a tenth. `--frontend` measures something else: `weir epp --http` beside Envoy with the same picker, and the
+//! server alone, in turns ([`frontend`]).
+
+#[path = "frontend.rs"]
+mod frontend;
+#[path = "../scale/process.rs"]
+#[allow(dead_code)]
+mod process;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -52,9 +59,12 @@ fn main() -> Result<(), Failure> {
         return Err("tests/hey/install failed".into());
     }
     let hey = PathBuf::from(String::from_utf8(install.stdout)?.trim());
+    if given("--frontend") {
+        return frontend::run(&hey, if given("--short") { 1 } else { 3 });
+    }
     let folder = Folder::new("hey");
     let (_simulators, servers) = weir_tests::simulators(SERVERS);
-    let picker = picker(&folder, &servers)?;
+    let picker = picker(&folder, &servers, &[])?;
     let servers: Vec<SocketAddr> = servers.iter().map(|server| server.parse()).collect::<Result<_, _>>()?;
     let envoy = Envoy::start("hey", &[picker.ext_proc], &servers);
     println!("| gateway | part | 200 | 429 | others | p50 ms | p99 ms | max ms | requests/s |");
@@ -80,12 +90,13 @@ fn main() -> Result<(), Failure> {
 }
 
 struct Picker {
-    _process: Process,
+    process: Process,
     ext_proc: SocketAddr,
     metrics: SocketAddr,
+    http: Option<SocketAddr>,
 }
 
-fn picker(folder: &Folder, servers: &[String]) -> Result<Picker, Failure> {
+fn picker(folder: &Folder, servers: &[String], more: &[&str]) -> Result<Picker, Failure> {
     let list: Vec<_> = servers.iter().map(|server| format!("\"{server}\"")).collect();
     let pools = format!("apiVersion: weir/v1\npools:\n- name: r\n  namespace: n\n  endpoints: [{}]\n", list.join(", "));
     let (pools, rules) = (folder.write("pools.yaml", &pools), folder.write("rules.yaml", RULES));
@@ -94,6 +105,7 @@ fn picker(folder: &Folder, servers: &[String]) -> Result<Picker, Failure> {
     let mut command = Command::new(&binary);
     command.arg("--pools").arg(&pools).arg("--rules").arg(&rules);
     command.args(["--bind-address", "127.0.0.1", "--grpc-port", "0", "--grpc-health-port", "0", "--metrics-port", "0"]);
+    command.args(more);
     let process = Process::start(command);
     let line = process.line("where it listens", |line| line.contains("picking endpoints"));
     let at = |name: &str| -> Result<SocketAddr, Failure> {
@@ -103,10 +115,10 @@ fn picker(folder: &Folder, servers: &[String]) -> Result<Picker, Failure> {
     let (ext_proc, metrics) = (at("ext_proc")?, at("metrics")?);
     eventually("all servers are read", || {
         let page = get(&format!("http://{metrics}/metrics"))?;
-        let fresh = format!("state=\"fresh\"}} {SERVERS}");
+        let fresh = format!("state=\"fresh\"}} {}", servers.len());
         if page.contains(&fresh) { Ok(()) } else { Err(page) }
     });
-    Ok(Picker { _process: process, ext_proc, metrics })
+    Ok(Picker { process, ext_proc, metrics, http: at("http").ok() })
 }
 
 /// All parts at once; a line for each.

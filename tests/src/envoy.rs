@@ -68,6 +68,11 @@ impl Envoy {
         found.map_or_else(|| panic!("no listener {listener}"), |(_, address)| address)
     }
 
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// All it wrote so far.
     pub fn output(&self) -> String {
         self.process.output()

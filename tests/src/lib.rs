@@ -169,6 +169,11 @@ impl Process {
         }
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All lines so far.
     pub fn output(&self) -> String {
         self.seen.lock().expect("no test panics while it holds this").join("\n")

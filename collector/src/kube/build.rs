@@ -31,30 +31,18 @@ impl Cluster<'_> {
     pub(super) fn build(&self, id: &PoolId, pool: &InferencePool, problems: &mut BTreeSet<Problem>) -> WantedPool {
         let config = self.config;
         let (page, wrong) = page_of(&pool.annotations, &config.annotation_prefix, pool.target_ports.len(), &config.metrics);
-        let object = || format!("InferencePool {id} ({})", pool.version);
-        problems.extend(wrong.into_iter().map(|wrong| Problem {
-            code: None,
-            object: object(),
-            field: wrong.field,
-            message: wrong.message,
-        }));
+        let told = |wrong: FieldProblem| {
+            let object = format!("InferencePool {id} ({})", pool.version);
+            Problem { code: None, object, field: wrong.field, message: wrong.message }
+        };
+        problems.extend(wrong.into_iter().map(told));
         let metrics = MetricsSource { scheme: page.scheme, path: page.path, engine: page.engine, families: page.families };
         let (endpoints, starts) = self.endpoints(pool, problems);
         let pending = starts.pending;
         let (hold, wrong) = hold_of(&pool.annotations, &config.annotation_prefix);
-        problems.extend(wrong.into_iter().map(|wrong| Problem {
-            code: None,
-            object: object(),
-            field: wrong.field,
-            message: wrong.message,
-        }));
+        problems.extend(wrong.into_iter().map(told));
         let (required, wrong) = required_of(&pool.annotations, &config.annotation_prefix);
-        problems.extend(wrong.into_iter().map(|wrong| Problem {
-            code: None,
-            object: object(),
-            field: wrong.field,
-            message: wrong.message,
-        }));
+        problems.extend(wrong.into_iter().map(told));
         let (mut pickers, mut picker_names) = (Vec::new(), None);
         if let Some(reference) = pool.picker.as_ref().filter(|_| config.pickers.read) {
             let found = pickers_of(pool, reference, self.pods, self.services, self.services_known, &config.pickers);

@@ -120,6 +120,9 @@ impl Shared {
     pub(super) async fn direct(self: &Arc<Self>, request: InferenceRequest) -> Result<Pick, Refusal> {
         let now = Instant::now();
         let mut arrival = self.arrive(&request);
+        if let Some(trail) = &request.trail {
+            trail.resolved(arrival.resolution.priority, arrival.resolution.target.as_ref());
+        }
         let target = arrival.resolution.target.as_deref().or(request.model.as_deref());
         if let Some(refusal) = self.known_models.load().refusal(target) {
             arrival.model.refused(refusal.code);
@@ -187,6 +190,10 @@ impl Shared {
     async fn wait(self: &Arc<Self>, request: InferenceRequest, arrival: Arrival, now: Instant) -> Result<Pick, Refusal> {
         let flow = flow_of(&request);
         let priority = arrival.resolution.priority;
+        let trail = request.trail.clone();
+        if let Some(trail) = &trail {
+            trail.waits(now);
+        }
         let series = self.metrics.flow.series(&flow, priority, &arrival.model, now);
         let entry = Entry {
             priority,
@@ -196,7 +203,11 @@ impl Shared {
             received: request.received,
             slo: slo_of(&request),
         };
-        self.gate.enter(entry, Held { request, arrival }, series, now)?.outcome().await
+        let outcome = self.gate.enter(entry, Held { request, arrival }, series, now)?.outcome().await;
+        if let Some(trail) = &trail {
+            trail.waited(Instant::now());
+        }
+        outcome
     }
 
     fn lane<'a>(&self, request: &'a InferenceRequest) -> &'a Subset {

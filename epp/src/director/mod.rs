@@ -18,6 +18,7 @@ mod ticket;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -123,6 +124,10 @@ impl std::fmt::Debug for PoolDirector {
 impl Director for PoolDirector {
     fn direct<'a>(&'a self, request: InferenceRequest) -> Pin<Box<dyn Future<Output = Result<Pick, Refusal>> + Send + 'a>> {
         Box::pin(self.0.direct(request))
+    }
+
+    fn instead(&self, request: &InferenceRequest, unreached: &[SocketAddr]) -> Vec<SocketAddr> {
+        self.0.instead(request, unreached)
     }
 
     fn headers(&self) -> Arc<[Arc<str>]> {

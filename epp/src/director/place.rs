@@ -19,12 +19,14 @@ use super::subset::Allowed;
 use super::ticket::{Charge, Placed, Stages};
 use super::{Shared, View};
 use crate::inference::{InferenceRequest, Pick, Refusal, Subset};
+use crate::journal::Followed;
 use crate::metrics::ModelMetrics;
 use crate::resources::Resolution;
 use crate::scheduling::handlers::Chosen;
 use crate::scheduling::prefix::{Holder, PrefixHashes, PrefixSettings, hash_prefix};
 use crate::scheduling::{
-    Candidate, Cycle, ExtensionPoint, Load, Named, Notes, Placement, Runs, SchedulingConfig, SchedulingRequest, Scratch, Stage,
+    Candidate, Cycle, ExtensionPoint, Load, Named, Notes, Observer, Placement, Runs, SchedulingConfig, SchedulingRequest, Scratch,
+    Stage,
 };
 
 /// The prefix of a request, and who was given how much of it before.
@@ -99,6 +101,9 @@ impl Shared {
         let prefix = self.prefix(&scheduling, request, target_model, snapshot);
         let subset = if self.honour_subset { &request.subset } else { &Subset::All };
         let notes = Notes::default();
+        let trail = request.trail.as_deref();
+        let followed = trail.map(|trail| Followed { metrics: &self.metrics, trail });
+        let observer: &dyn Observer = followed.as_ref().map_or(&self.metrics, |followed| followed);
         let request = SchedulingRequest {
             request,
             target_model,
@@ -111,13 +116,13 @@ impl Shared {
             peer: None,
             notes: &notes,
         };
-        let seen = Seen { scheduling: &scheduling, snapshot, roster, prefix: &prefix };
+        let seen = Seen { scheduling: &scheduling, snapshot, roster, prefix: &prefix, observer };
         let (placement, took) = self.choose(&request, seen, subset, admission, model, rng)?;
         let ticket = self.placed(&request, &placement, seen, model, took).ok_or_else(no_pool)?;
         let mut response_headers = Vec::new();
         for Named { name, plugin } in &scheduling.learners {
             let told = |_: &mut dyn Rng| plugin.placed(&request, &placement, &mut response_headers);
-            self.cycle(rng).timed(ExtensionPoint::PreRequest, name, told);
+            cycle(rng, observer).timed(ExtensionPoint::PreRequest, name, told);
         }
         let told = |candidate: &Candidate<'_>| destination(candidate.address, placement.port);
         Ok(Pick {
@@ -126,6 +131,51 @@ impl Shared {
             request_headers: placement.headers,
             response_headers,
             ticket: Box::new(ticket),
+        })
+    }
+
+    /// Endpoints for a request of which those that were picked could not be reached.
+    pub(super) fn instead(&self, request: &InferenceRequest, unreached: &[SocketAddr]) -> Vec<SocketAddr> {
+        let now = Instant::now();
+        let scheduling = self.scheduling();
+        let Some(view) = self.look(&scheduling, now) else { return Vec::new() };
+        let View { snapshot, roster, .. } = &*view;
+        let mut rng = self.lots();
+        let resolution = self.resources.borrow().clone().resolve(request, &mut rng);
+        let target_model = resolution.target.as_deref().or(request.model.as_deref());
+        let prefix = self.prefix(&scheduling, request, target_model, snapshot);
+        let subset = if self.honour_subset { &request.subset } else { &Subset::All };
+        let notes = Notes::default();
+        let request = SchedulingRequest {
+            request,
+            target_model,
+            prefix_blocks: prefix.hashes.len(),
+            block_tokens: prefix.block_tokens,
+            priority: resolution.priority,
+            estimate: scheduling.tokens,
+            now,
+            turn: self.arrivals.load(Ordering::Relaxed),
+            peer: None,
+            notes: &notes,
+        };
+        Scratch::with(|scratch| {
+            let candidates = &mut scratch.candidates;
+            self.candidates(subset, snapshot, roster, &prefix.matches, candidates);
+            candidates.retain(|candidate| !unreached.contains(&candidate.address));
+            keep_healthy(candidates, snapshot, roster, now);
+            if candidates.is_empty() {
+                return Vec::new();
+            }
+            let cycle = cycle(&mut rng, &self.metrics);
+            let placement = scheduling.handler.plugin.schedule(&mut Runs::new(request, &scheduling.profiles, scratch, cycle));
+            // Filters may leave none: then there is no other.
+            placement.map_or_else(
+                |_none| Vec::new(),
+                |placement| {
+                    let told = |candidate: &Candidate<'_>| destination(candidate.address, placement.port);
+                    placement.primary.endpoints.iter().map(told).collect()
+                },
+            )
         })
     }
 
@@ -139,7 +189,7 @@ impl Shared {
         model: &ModelMetrics,
         rng: &mut StdRng,
     ) -> Result<(Placement<'a>, Duration), Hindrance> {
-        let Seen { scheduling, snapshot, roster, prefix } = seen;
+        let Seen { scheduling, snapshot, roster, prefix, observer } = seen;
         Scratch::with(|scratch| {
             let candidates = &mut scratch.candidates;
             self.candidates(subset, snapshot, roster, &prefix.matches, candidates);
@@ -158,21 +208,29 @@ impl Shared {
                 }
                 Admission::Shed => {}
             }
+            let trail = request.request.trail.as_deref();
+            if let Some(trail) = trail {
+                trail.schedules();
+            }
             let kept_out = keep_healthy(candidates, snapshot, roster, request.now);
             for Named { name, plugin } in &scheduling.admitters {
-                let admitted = self.cycle(rng).timed(ExtensionPoint::Admit, name, |rng| plugin.admit(request, candidates, rng));
+                let admitted =
+                    cycle(rng, observer).timed(ExtensionPoint::Admit, name, |rng| plugin.admit(request, candidates, rng));
                 admitted.map_err(|why| denied(&why))?;
             }
-            let began = Instant::now();
+            let (began, count) = (Instant::now(), candidates.len());
             let handler = &scheduling.handler.plugin;
-            let mut placement = handler.schedule(&mut Runs::new(*request, &scheduling.profiles, scratch, self.cycle(rng)));
+            let mut placement = handler.schedule(&mut Runs::new(*request, &scheduling.profiles, scratch, cycle(rng, observer)));
             if placement.is_err() && kept_out {
                 // Filters left none of the healthy: an ejected one is better than none.
                 scratch.candidates.clear();
                 self.candidates(subset, snapshot, roster, &prefix.matches, &mut scratch.candidates);
-                placement = handler.schedule(&mut Runs::new(*request, &scheduling.profiles, scratch, self.cycle(rng)));
+                placement = handler.schedule(&mut Runs::new(*request, &scheduling.profiles, scratch, cycle(rng, observer)));
             }
             let took = Instant::now().saturating_duration_since(began);
+            if let Some(trail) = trail {
+                trail.scheduled(began, took, count);
+            }
             match placement {
                 Ok(placement) => Ok((placement, took)),
                 Err(why) => {
@@ -181,10 +239,6 @@ impl Shared {
                 }
             }
         })
-    }
-
-    fn cycle<'a>(&'a self, rng: &'a mut StdRng) -> Cycle<'a> {
-        Cycle { rng, clock: &Instant::now, observer: &self.metrics }
     }
 
     /// Tells whoever keeps count that the request goes there, until the ticket is dropped. None where nobody was chosen.
@@ -306,6 +360,12 @@ struct Seen<'a> {
     snapshot: &'a PoolSnapshot,
     roster: &'a Roster,
     prefix: &'a Prefix,
+    /// Who is told how long plugins take.
+    observer: &'a dyn Observer,
+}
+
+fn cycle<'a>(rng: &'a mut StdRng, observer: &'a dyn Observer) -> Cycle<'a> {
+    Cycle { rng, clock: &Instant::now, observer }
 }
 
 /// Where the gateway is told to send what `endpoint` is to serve.

@@ -175,6 +175,13 @@ impl Exchange {
         }
     }
 
+    /// These may serve as well as those that were picked.
+    pub(crate) fn also_picked(&mut self, endpoints: &[SocketAddr]) {
+        if let Some(picked) = &mut self.picked {
+            picked.endpoints.extend_from_slice(endpoints);
+        }
+    }
+
     /// Whether the request counts as in flight.
     pub fn in_flight(&self) -> bool {
         self.picked.is_some()

@@ -221,6 +221,7 @@ impl Exchange {
             test_selection: head.test_selection.clone(),
             headers: std::mem::take(&mut self.headers),
             max_output_tokens: body.and_then(|body| body.max_output_tokens),
+            trail: None,
         })));
         self.request = RequestState::Waiting(wait);
     }

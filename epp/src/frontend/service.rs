@@ -20,6 +20,7 @@ use super::session::Session;
 use crate::Director;
 use crate::conversation::Conversation;
 use crate::exchange::{Budget, Exchange, Note, SettingError, Settings};
+use crate::journal::{Door, Journal};
 
 /// What a message may take beside a body: heads, attributes, metadata.
 const MESSAGE_OVERHEAD: usize = 1 << 20;
@@ -28,6 +29,8 @@ const MESSAGE_OVERHEAD: usize = 1 << 20;
 #[derive(Clone)]
 pub struct Frontend {
     shared: Arc<Shared>,
+    /// What is told of each request, if anything is.
+    journal: Option<Arc<Journal>>,
 }
 
 struct Shared {
@@ -66,7 +69,13 @@ impl Frontend {
         FrontendMetrics::watch(budget.clone(), registry);
         let settings = Arc::new(settings);
         let random = Mutex::new(random);
-        Ok(Self { shared: Arc::new(Shared { director, settings, budget, random, metrics, health, leaving }) })
+        let shared = Arc::new(Shared { director, settings, budget, random, metrics, health, leaving });
+        Ok(Self { shared, journal: None })
+    }
+
+    /// Tells of each request what `journal` wants to know.
+    pub fn telling(self, journal: Journal) -> Self {
+        Self { journal: journal.shared(), ..self }
     }
 
     /// Both services, ext_proc and health.
@@ -99,7 +108,7 @@ impl Frontend {
     }
 
     /// Another request, unless there are as many as there may be.
-    pub(crate) fn conversation(&self) -> Option<Conversation> {
+    pub(crate) fn conversation(&self, door: Door) -> Option<Conversation> {
         let shared = &self.shared;
         let Some(open) = shared.metrics.stream(shared.settings.streams) else {
             shared.metrics.count(Note::TooManyStreams);
@@ -111,7 +120,8 @@ impl Frontend {
         };
         let exchange = Exchange::new(Arc::clone(&shared.settings), &shared.budget, random).wanting(shared.director.headers());
         let director = Arc::clone(&shared.director);
-        Some(Conversation::new(exchange, director, shared.metrics.clone(), shared.leaving.clone(), open))
+        let entry = self.journal.as_ref().map(|journal| journal.begin(door));
+        Some(Conversation::new(exchange, director, shared.metrics.clone(), shared.leaving.clone(), open, entry))
     }
 
     /// Requests that may be open at once.
@@ -120,7 +130,7 @@ impl Frontend {
     }
 
     fn session(&self, inbound: Streaming<ProcessingRequest>) -> Result<Session, Status> {
-        let Some(conversation) = self.conversation() else {
+        let Some(conversation) = self.conversation(Door::ExtProc) else {
             let most = self.most_streams();
             return Err(Status::resource_exhausted(format!("{most} streams are open, as many as the picker's limit allows")));
         };

@@ -105,6 +105,7 @@ pub(crate) fn request() -> InferenceRequest {
         test_selection: None,
         headers: Vec::new(),
         max_output_tokens: None,
+        trail: None,
     }
 }
 

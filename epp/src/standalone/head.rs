@@ -1,5 +1,7 @@
 //! Heads of HTTP as the exchange has them, and its changes of them.
 
+use std::net::IpAddr;
+
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{request, response};
 
@@ -18,6 +20,12 @@ const HOP_BY_HOP: [&str; 10] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// The request's name, by which logs and traces of all parts can be joined.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// A request's head, as a gateway would tell it. `end`: it has no body.
 pub(super) fn of_request(parts: &request::Parts, end: bool) -> Head {
@@ -45,6 +53,25 @@ pub(super) fn pass_on(parts: &mut request::Parts) {
         parts.headers.insert(HOST, host);
     }
     strip(&mut parts.headers);
+}
+
+/// Says for whom the request is sent: what proxies before said is kept, since only its reader knows whom of them to believe.
+pub(super) fn forward(headers: &mut HeaderMap, client: Option<IpAddr>, scheme: &'static str) {
+    if let Some(client) = client {
+        let mut chain: Vec<u8> = Vec::new();
+        for before in headers.get_all(FORWARDED_FOR) {
+            chain.extend_from_slice(before.as_bytes());
+            chain.extend_from_slice(b", ");
+        }
+        chain.extend_from_slice(client.to_canonical().to_string().as_bytes());
+        if let Ok(chain) = HeaderValue::from_bytes(&chain) {
+            headers.insert(FORWARDED_FOR, chain);
+        }
+    }
+    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
+    if let Some(host) = headers.get(HOST).cloned() {
+        headers.entry(FORWARDED_HOST).or_insert(host);
+    }
 }
 
 /// Takes out what concerns one connection alone.
@@ -108,6 +135,23 @@ mod tests {
         let head = of_request(&request, true);
         assert_eq!(head.get(":path"), Some(&b"/v1/completions?a=b"[..]));
         assert_eq!((head.get(":method"), head.end), (Some(&b"POST"[..]), true));
+    }
+
+    #[test]
+    fn who_asks_is_added_to_what_proxies_before_said() {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, "api.example".parse().unwrap());
+        forward(&mut headers, Some("::ffff:10.0.0.1".parse().unwrap()), "http");
+        assert_eq!(headers[FORWARDED_FOR], "10.0.0.1");
+        assert_eq!(
+            (&headers[FORWARDED_PROTO], &headers[FORWARDED_HOST]),
+            (&"http".parse().unwrap(), &"api.example".parse().unwrap())
+        );
+        headers.append(FORWARDED_FOR, "10.0.0.2".parse().unwrap());
+        headers.insert(FORWARDED_PROTO, "https".parse().unwrap());
+        forward(&mut headers, Some("2001:db8::1".parse().unwrap()), "http");
+        assert_eq!(headers[FORWARDED_FOR], "10.0.0.1, 10.0.0.2, 2001:db8::1");
+        assert_eq!((headers.get_all(FORWARDED_FOR).iter().count(), &headers[FORWARDED_PROTO]), (1, &"https".parse().unwrap()));
     }
 
     #[test]

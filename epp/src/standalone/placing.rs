@@ -1,12 +1,14 @@
 //! Reads a request until it is placed.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
-use super::head;
+use super::{ProxySettings, head};
 use crate::conversation::Conversation;
 use crate::exchange::{BodyReply, Chunk, Closed, Content, HeadReply, Immediate, Incoming, Message, Reply};
 
@@ -17,6 +19,10 @@ pub(super) struct Placing {
     rest: Option<Body>,
     pieces: Vec<Bytes>,
     head: Option<HeadReply>,
+    /// Within what time each piece of the body is to come.
+    idle: Duration,
+    /// And all of it.
+    whole_until: Instant,
 }
 
 /// What comes of it.
@@ -27,6 +33,8 @@ pub(super) enum Placed {
     Answered(Immediate),
     /// The client broke off.
     Gone,
+    /// It sends its body too slowly.
+    Slow,
 }
 
 /// The body of a request that was placed.
@@ -38,11 +46,13 @@ pub(super) enum RequestBody {
 }
 
 impl Placing {
-    pub(super) fn new(mut conversation: Conversation, parts: &http::request::Parts, body: Body) -> Self {
+    pub(super) fn new(mut conversation: Conversation, parts: &http::request::Parts, body: Body, settings: &ProxySettings) -> Self {
         let end = body.is_end_stream();
         let message = Some(Message::RequestHeaders(head::of_request(parts, end)));
-        conversation.message(Incoming { message, ..Incoming::default() }, Instant::now());
-        Self { conversation, rest: (!end).then_some(body), pieces: Vec::new(), head: None }
+        let now = Instant::now();
+        conversation.message(Incoming { message, ..Incoming::default() }, now);
+        let (idle, whole_until) = (settings.body_idle, now + settings.body_whole);
+        Self { conversation, rest: (!end).then_some(body), pieces: Vec::new(), head: None, idle, whole_until }
     }
 
     /// Goes on until it is placed. May be dropped and called again.
@@ -63,12 +73,16 @@ impl Placing {
                 return Placed::Gone;
             }
             let Self { conversation, rest, .. } = self;
+            let until = self.whole_until.min(Instant::now() + self.idle);
+            // Where the director thinks already, only the client's own request waits for its body.
+            let collecting = rest.is_some() && !conversation.is_waiting();
             let frame = async {
                 match rest {
                     Some(body) => body.frame().await,
                     None => std::future::pending().await,
                 }
             };
+            let slow = async { if collecting { sleep_until(until).await } else { std::future::pending().await } };
             let frame = tokio::select! {
                 biased;
                 outcome = conversation.decision() => {
@@ -76,6 +90,10 @@ impl Placing {
                     continue;
                 }
                 frame = frame => frame,
+                () = slow => {
+                    self.conversation.closed(Closed::Reset, Instant::now());
+                    return Placed::Slow;
+                }
             };
             let chunk = match frame {
                 Some(Ok(frame)) => match frame.into_data() {

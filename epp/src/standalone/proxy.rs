@@ -10,24 +10,35 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header, request};
 use hyper::body::Body as _;
 use prometheus_client::registry::Registry;
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
+use weir_serving::ConnectionInfo;
 
 use super::comments;
 use super::head;
-use super::metrics::ProxyMetrics;
+use super::metrics::{ProxyMetrics, Refused};
 use super::placing::{Placed, Placing};
 use super::relay::Relay;
 use super::upstream::{Trouble, Upstream};
 use crate::conversation::Conversation;
 use crate::exchange::{Head, HeadReply, Immediate, Incoming, Message, Reply};
 use crate::frontend::Frontend;
+use crate::journal::Door;
 
 /// What can be set of a [`Proxy`].
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
     /// How long it may take to connect to an endpoint, 2 s; then the next one is tried.
     pub connect: Duration,
+    /// How endpoints are spoken to over TLS; in plain text where none.
+    pub server_tls: Option<Arc<ClientConfig>>,
+    /// Whether clients come over TLS.
+    pub client_tls: bool,
+    /// How long a client may send nothing of a body that it has begun, 30 s.
+    pub body_idle: Duration,
+    /// How long a body that is to be read as a whole may take, 10 min.
+    pub body_whole: Duration,
     /// How long an endpoint may say nothing, before its answer and within it, 10 min.
     pub patience: Duration,
     /// After how long, and how often from then on, a client that waits for a streamed answer is sent a comment, 15 s; never where
@@ -37,7 +48,15 @@ pub struct ProxySettings {
 
 impl Default for ProxySettings {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(2), patience: Duration::from_secs(600), comments: Some(Duration::from_secs(15)) }
+        Self {
+            connect: Duration::from_secs(2),
+            server_tls: None,
+            client_tls: false,
+            body_idle: Duration::from_secs(30),
+            body_whole: Duration::from_secs(600),
+            patience: Duration::from_secs(600),
+            comments: Some(Duration::from_secs(15)),
+        }
     }
 }
 
@@ -54,7 +73,7 @@ impl Proxy {
     /// A proxy that asks what `frontend` asks, its metrics exposed by `registry`.
     pub fn new(frontend: Frontend, settings: ProxySettings, registry: &mut Registry) -> Self {
         let metrics = ProxyMetrics::register(registry);
-        let upstream = Upstream::new(settings.connect, settings.patience, metrics.clone());
+        let upstream = Upstream::new(&settings, metrics.clone());
         Self { frontend, settings: Arc::new(settings), upstream, metrics }
     }
 
@@ -64,17 +83,38 @@ impl Proxy {
     }
 
     /// Sends what was placed, and passes the answer on.
-    async fn go_on(self, mut conversation: Conversation, mut parts: request::Parts, placed: Placed) -> Response {
+    async fn go_on(self, conversation: Conversation, parts: request::Parts, placed: Placed) -> Response {
+        let id = id(&conversation, &parts);
+        let mut response = self.answer(conversation, parts, placed).await;
+        if let Some(id) = id {
+            response.headers_mut().entry(head::REQUEST_ID).or_insert(id);
+        }
+        response
+    }
+
+    async fn answer(self, mut conversation: Conversation, mut parts: request::Parts, placed: Placed) -> Response {
         let (changes, body) = match placed {
             Placed::Picked(changes, body) => (changes, body),
             Placed::Answered(answer) => return refused(&answer),
-            // Nobody reads it.
-            Placed::Gone => return failure(StatusCode::BAD_REQUEST, "the request's body broke off"),
+            Placed::Gone => {
+                // Nobody reads it.
+                self.metrics.refused(Refused::BrokenBody);
+                return failure(StatusCode::BAD_REQUEST, "the request's body broke off");
+            }
+            Placed::Slow => {
+                self.metrics.refused(Refused::SlowBody);
+                let mut answer = failure(StatusCode::REQUEST_TIMEOUT, "the request's body came too slowly: nothing of it is kept");
+                // What is left of it is not read.
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                return answer;
+            }
         };
         let endpoints = endpoints(&changes);
         head::pass_on(&mut parts);
+        let client = parts.extensions.get::<ConnectionInfo>().map(|connection| connection.peer().ip());
+        head::forward(&mut parts.headers, client, if self.settings.client_tls { "https" } else { "http" });
         head::change(&mut parts.headers, &changes);
-        let (endpoint, response) = match self.upstream.send(&endpoints, &parts, body).await {
+        let (endpoint, response) = match self.upstream.send(&mut conversation, endpoints, &parts, body).await {
             Ok(answer) => answer,
             Err((endpoint, trouble)) => return unanswered(&mut conversation, endpoint, &trouble),
         };
@@ -96,32 +136,43 @@ impl Proxy {
 async fn handle(State(proxy): State<Proxy>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     if let Some(answer) = not_spoken(&parts) {
+        proxy.metrics.refused(Refused::NotSpoken);
         return answer;
     }
-    let Some(conversation) = proxy.frontend.conversation() else {
+    let Some(conversation) = proxy.frontend.conversation(Door::Http) else {
+        proxy.metrics.refused(Refused::TooMany);
         let most = proxy.frontend.most_streams();
         return failure(
             StatusCode::SERVICE_UNAVAILABLE,
             &format!("{most} requests are open, as many as the picker's limit allows"),
         );
     };
-    let mut placing = Placing::new(conversation, &parts, body);
+    let mut placing = Placing::new(conversation.keeping(), &parts, body, &proxy.settings);
     let placed = match proxy.settings.comments {
         None => placing.run().await,
         Some(every) => match timeout(every, placing.run()).await {
             Ok(placed) => placed,
             Err(_elapsed) if placing.conversation.is_waiting() && placing.conversation.streaming() => {
                 let metrics = proxy.metrics.clone();
+                let id = id(&placing.conversation, &parts);
                 let answer = async move {
                     let placed = placing.run().await;
                     proxy.go_on(placing.conversation, parts, placed).await
                 };
-                return comments::until(Box::pin(answer), every, metrics);
+                let mut response = comments::until(Box::pin(answer), every, metrics);
+                response.headers_mut().extend(id.map(|id| (head::REQUEST_ID, id)));
+                return response;
             }
             Err(_elapsed) => placing.run().await,
         },
     };
     proxy.go_on(placing.conversation, parts, placed).await
+}
+
+/// What the request is called in its answer.
+fn id(conversation: &Conversation, parts: &request::Parts) -> Option<HeaderValue> {
+    let known = conversation.request_id().and_then(|id| HeaderValue::from_str(id).ok());
+    known.or_else(|| parts.headers.get(head::REQUEST_ID).cloned())
 }
 
 /// What a proxy without upgrades and tunnels refuses.
@@ -157,6 +208,7 @@ fn unanswered(conversation: &mut Conversation, endpoint: Option<SocketAddr>, tro
     let status = match trouble {
         Trouble::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
         Trouble::Unreached(_) | Trouble::Broken(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Trouble::Client => StatusCode::REQUEST_TIMEOUT,
     };
     let head = Head { headers: vec![(":status".into(), status.as_str().into())], end: true };
     response_head(conversation, head, endpoint, Some(trouble.code_details()));

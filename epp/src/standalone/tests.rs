@@ -37,6 +37,8 @@ type Told = Arc<Mutex<Vec<String>>>;
 /// Picks these endpoints once the gate is open; refuses the model `nobody`.
 struct Known {
     endpoints: Vec<SocketAddr>,
+    /// What it names in their place.
+    others: Vec<SocketAddr>,
     open: watch::Receiver<bool>,
     told: Told,
 }
@@ -94,6 +96,12 @@ impl Director for Known {
         })
     }
 
+    fn instead(&self, _request: &InferenceRequest, unreached: &[SocketAddr]) -> Vec<SocketAddr> {
+        let next = self.others.iter().find(|other| !unreached.contains(other));
+        // A director may name one that was tried: nobody asks it again.
+        next.into_iter().chain(&self.endpoints).copied().collect()
+    }
+
     fn refused(&self, _model: Option<&str>, refusal: &Refusal) {
         self.told.lock().unwrap().push(format!("refused {:?}", refusal.code));
     }
@@ -136,9 +144,13 @@ async fn nowhere() -> SocketAddr {
 
 impl Rig {
     async fn start(endpoints: Vec<SocketAddr>, open: bool, settings: ProxySettings) -> Self {
+        Self::start_with(endpoints, Vec::new(), open, settings).await
+    }
+
+    async fn start_with(endpoints: Vec<SocketAddr>, others: Vec<SocketAddr>, open: bool, settings: ProxySettings) -> Self {
         let (open, opened) = watch::channel(open);
         let told = Told::default();
-        let director = Known { endpoints, open: opened, told: Arc::clone(&told) };
+        let director = Known { endpoints, others, open: opened, told: Arc::clone(&told) };
         let mut registry = Registry::default();
         let leaving = CancellationToken::new();
         let several = Settings { several_endpoints: true, ..Settings::default() };
@@ -223,6 +235,55 @@ async fn what_did_not_reach_an_endpoint_goes_to_the_next_and_counts_against_the_
     let told: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(told["error"]["message"], format!("{gone} cannot be reached: Connection refused (os error 111)"));
     rig.told(&[&format!("served by port {}", gone.port()), "gateway 503 Unreached", "completed", "over"]).await;
+}
+
+#[tokio::test]
+async fn once_all_that_were_picked_are_unreached_the_director_names_others_a_few_times() {
+    let gone = [nowhere().await, nowhere().await, nowhere().await, nowhere().await, nowhere().await];
+    let server = echo().await;
+    let rig = Rig::start_with(vec![gone[0]], vec![gone[1], server], true, ProxySettings::default()).await;
+    let (parts, _) = rig.ask("/v1/completions", STREAMED).await;
+    assert_eq!(parts.status, 200);
+    assert_eq!(rig.counted("weir_epp_http_failures_total{reason=\"unreached\"}"), Some(2));
+    rig.told(&[&format!("served by port {}", server.port()), "started 200", "completed", "over"]).await;
+    assert_eq!(rig.counted("weir_ext_proc_events_total{kind=\"served_elsewhere\"}"), Some(0));
+
+    let rig = Rig::start_with(vec![gone[0]], gone[1..].to_vec(), true, ProxySettings::default()).await;
+    let (parts, _) = rig.ask("/v1/completions", STREAMED).await;
+    assert_eq!(parts.status, 503);
+    assert_eq!(rig.counted("weir_epp_http_failures_total{reason=\"unreached\"}"), Some(4), "each of four endpoints once");
+}
+
+#[tokio::test]
+async fn a_body_that_stands_still_is_given_up_and_no_server_is_blamed() {
+    let settings = ProxySettings { body_idle: Duration::from_millis(50), ..ProxySettings::default() };
+    let rig = Rig::start(vec![echo().await], true, settings).await;
+    let still = || {
+        let begin = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from("{"))]);
+        Body::from_stream(begin.chain(futures_util::stream::pending()))
+    };
+    let answer = rig.client.request(rig.request("/v1/completions", still())).await.unwrap();
+    assert_eq!(answer.status(), 408);
+    assert_eq!(rig.counted("weir_epp_http_refusals_total{reason=\"slow_body\"}"), Some(1));
+    let mut upload = rig.request("/upload", still());
+    upload.headers_mut().insert("content-type", "application/octet-stream".parse().unwrap());
+    let answer = rig.client.request(upload).await.unwrap();
+    assert_eq!(answer.status(), 408);
+    assert_eq!(rig.counted("weir_epp_http_failures_total{reason=\"client\"}"), Some(1));
+    eventually("the server has no part in it", || rig.told.lock().unwrap().iter().any(|told| told == "gateway 408 Elsewhere"))
+        .await;
+}
+
+#[tokio::test]
+async fn a_body_that_comes_drop_by_drop_is_given_up_in_the_end() {
+    let settings = ProxySettings { body_whole: Duration::from_millis(100), ..ProxySettings::default() };
+    let rig = Rig::start(vec![echo().await], true, settings).await;
+    let drops = futures_util::stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        Some((Ok::<_, std::io::Error>(Bytes::from(" ")), ()))
+    });
+    let answer = rig.client.request(rig.request("/v1/completions", Body::from_stream(drops))).await.unwrap();
+    assert_eq!(answer.status(), 408);
 }
 
 #[tokio::test]

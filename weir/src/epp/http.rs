@@ -2,9 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::Router;
+use rustls::ClientConfig;
+use weir_collector::tls;
 use weir_epp::frontend::request_limits;
 use weir_epp::standalone::ProxySettings;
 use weir_serving::{Authentication, ConnectionLimits, Drain, Health, RequestLimits, ServeError, Server, ServingMetrics, Tls};
@@ -22,8 +26,36 @@ pub(super) struct Http {
     pub(super) cert_path: Option<PathBuf>,
     /// How long a model server may say nothing.
     pub(super) patience: Duration,
+    /// How long a client may send nothing of a body.
+    pub(super) body_idle: Duration,
+    /// How model servers are spoken to; in plain text where none.
+    pub(super) backend: Option<Backend>,
     /// How often who waits for a streamed answer hears a comment; none: never.
     pub(super) comments: Option<Duration>,
+}
+
+/// TLS to model servers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Backend {
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) server_name: Option<String>,
+    pub(super) insecure: bool,
+}
+
+impl Backend {
+    fn client(&self) -> anyhow::Result<ClientConfig> {
+        if self.insecure {
+            return tls::unchecked().map_err(anyhow::Error::msg);
+        }
+        let pem = match &self.ca_file {
+            None => None,
+            Some(path) => {
+                Some(std::fs::read(path).with_context(|| format!("--http-backend-ca-file: {} cannot be read", path.display()))?)
+            }
+        };
+        let config = tls::client_config(pem.as_deref(), self.server_name.as_deref());
+        config.map_err(|why| anyhow::anyhow!("--http-backend-ca-file, --http-backend-server-name: {why}"))
+    }
 }
 
 impl Http {
@@ -37,8 +69,19 @@ impl Http {
     }
 
     /// The settings of the proxy.
-    pub(super) fn proxy(&self) -> ProxySettings {
-        ProxySettings { patience: self.patience, comments: self.comments, ..ProxySettings::default() }
+    ///
+    /// # Errors
+    /// An authority that cannot be used.
+    pub(super) fn proxy(&self) -> anyhow::Result<ProxySettings> {
+        let server_tls = self.backend.as_ref().map(Backend::client).transpose()?.map(Arc::new);
+        Ok(ProxySettings {
+            patience: self.patience,
+            comments: self.comments,
+            body_idle: self.body_idle,
+            client_tls: self.cert_path.is_some(),
+            server_tls,
+            ..ProxySettings::default()
+        })
     }
 
     /// Listens.

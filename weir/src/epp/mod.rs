@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,9 +35,11 @@ use weir_datastore::datastore;
 use weir_epp::director::{DirectorSettings, PoolDirector, SNAPSHOT_LASTS, TellActivity};
 use weir_epp::exchange::Settings;
 use weir_epp::frontend::{Certificate, Frontend, Servers};
+use weir_epp::journal::{AccessLog, Journal};
 use weir_epp::metrics::EppMetrics;
 use weir_epp::standalone::Proxy;
 use weir_serving::{Drain, Health, Server, Shutdown};
+use weir_traces::Exporter;
 
 use self::config::Configuration;
 use self::options::Options;
@@ -57,6 +60,8 @@ const MOST_BUSY_READS: u32 = 2_000;
 const GRACE: Duration = Duration::from_secs(100);
 /// Series per pool that name an endpoint, at most.
 const ENDPOINT_SERIES: usize = 1024;
+/// How long the last lines of the access log may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
 /// What the picker itself is called where it has no pod.
 const OWN_NAME: &str = "self";
 
@@ -151,7 +156,13 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
     let director = PoolDirector::new(for_director, store.clone(), resources, metrics, tell, rand::make_rng(), Instant::now());
     let frontend =
         Frontend::new(Arc::new(director.clone()), settings, rand::make_rng(), health.clone(), leaving.clone(), &mut registry)?;
-    let proxy = options.http.as_ref().map(|http| (http, Proxy::new(frontend.clone(), http.proxy(), &mut registry)));
+    let Told { journal, exporter } = Told::of(options, &mut registry)?;
+    let access_log = journal.access_log.clone();
+    let frontend = frontend.telling(journal);
+    let proxy = match &options.http {
+        Some(http) => Some((http, Proxy::new(frontend.clone(), http.proxy()?, &mut registry))),
+        None => None,
+    };
     let certificate = match (options.secure, &options.cert_path) {
         (false, _) => Certificate::PlainText,
         (true, Some(directory)) => Certificate::Directory(directory.clone()),
@@ -217,6 +228,9 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
             () = publishing.cancelled() => {}
         }
     });
+    if let Some(exporter) = exporter {
+        tasks.spawn(exporter.run(drained.clone()));
+    }
     // The page and what answers depend on go on until the last request has its answer.
     let last = drained.clone();
     tasks.spawn(async move { drop(page.serve(last).await) });
@@ -232,8 +246,34 @@ async fn start(options: &mut Options, leaving: CancellationToken) -> anyhow::Res
         };
         let (_report, ()) = tokio::join!(servers.serve(before_ext_proc), http);
         drained.cancel();
+        if let Some(log) = access_log {
+            log.flush(LAST_LINES).await;
+        }
     });
     Ok(Running { tasks, metrics: metrics_at, http: http_at })
+}
+
+/// What is told of each request, and what sends it on.
+struct Told {
+    journal: Journal,
+    exporter: Option<Exporter>,
+}
+
+impl Told {
+    fn of(options: &Options, registry: &mut Registry) -> anyhow::Result<Self> {
+        let mut told = Self { journal: Journal::default(), exporter: None };
+        if let Some(target) = &options.access_log {
+            let (log, writer) = AccessLog::new(target, registry).with_context(|| format!("--access-log: {target}"))?;
+            writer.start().context("the access log needs a thread")?;
+            told.journal.access_log = Some(log);
+        }
+        if let Some(settings) = &options.traces {
+            let (tracer, exporter) = Exporter::new(settings, env!("CARGO_PKG_VERSION"), registry)?;
+            info!(endpoint = settings.endpoint, protocol = ?settings.protocol, "sending spans");
+            (told.journal.tracer, told.exporter) = (Some(tracer), Some(exporter));
+        }
+        Ok(told)
+    }
 }
 
 fn tell_activity(activity: Activity) -> TellActivity {

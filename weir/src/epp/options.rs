@@ -8,9 +8,10 @@ use std::time::Duration;
 use weir_datastore::Scheme;
 use weir_epp::exchange::ErrorPrefix;
 use weir_epp::flow::HoldEmpty;
+use weir_epp::journal::AccessLogTarget;
 use weir_k8s::PoolVersion;
 
-use super::http::Http;
+use super::http::{Backend, Http};
 use crate::go_flags::{Given, bool_of, duration_of};
 use crate::metrics_server::Access;
 
@@ -21,8 +22,24 @@ const REFRESH_BOUNDS: (Duration, Duration) = (Duration::from_millis(20), Duratio
 
 /// How long a model server may say nothing to a client that is served without a gateway.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How long such a client may send nothing of a body.
+const BODY_IDLE: Duration = Duration::from_secs(30);
+/// Flags that say nothing without `--http`.
+const HTTP_FLAGS: [&str; 8] = [
+    "http-cert-path",
+    "http-idle-timeout",
+    "http-keep-alive",
+    "http-body-timeout",
+    "http-backend-scheme",
+    "http-backend-ca-file",
+    "http-backend-server-name",
+    "http-backend-insecure-skip-verify",
+];
 /// How often such a client hears a comment while its streamed answer waits.
 const COMMENTS: Duration = Duration::from_secs(15);
+
+/// What spans say that they are of, where no variable says it: the Go picker's name.
+const SERVICE: &str = "gateway-api-inference-extension/epp";
 
 /// Where the pool is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -89,6 +106,10 @@ pub(super) struct Options {
     pub(super) refuse_unknown_models: bool,
     /// Clients are served without a gateway.
     pub(super) http: Option<Http>,
+    /// Spans are sent there.
+    pub(super) traces: Option<weir_traces::Settings>,
+    /// A line for each request goes there.
+    pub(super) access_log: Option<AccessLogTarget>,
     /// How often the file of pools is looked at, where not as usual.
     pub(super) pools_poll: Option<Duration>,
     /// The command line is one of v0.2 to v0.5.
@@ -134,6 +155,8 @@ impl Options {
             served_header: reader.served_header(),
             refuse_unknown_models: reader.refuse_unknown_models(),
             http: reader.http(),
+            traces: reader.traces(),
+            access_log: given.text("access-log").map(AccessLogTarget::of),
             pools_poll: None,
             old: given.old_spelling,
             notes: Vec::new(),
@@ -152,7 +175,7 @@ struct Reader<'given> {
 }
 
 /// Variables that are passed over: what they asked for, what weir does.
-const WITHOUT_EFFECT: [(&str, &str); 18] = [
+const WITHOUT_EFFECT: [(&str, &str); 15] = [
     ("EXPERIMENTAL_USE_SCHEDULER_V2", SCHEDULING),
     ("ENABLE_PREFIX_CACHE_SCHEDULING", SCHEDULING),
     ("ENABLE_REQ_HEADER_BASED_SCHEDULER_FOR_TESTING", SCHEDULING),
@@ -168,12 +191,8 @@ const WITHOUT_EFFECT: [(&str, &str); 18] = [
     ("QUEUE_THRESHOLD_CRITICAL", SCHEDULING),
     ("ENABLE_EXPERIMENTAL_DATALAYER_V2", "there is one data layer, and it is on"),
     ("ENABLE_EXPERIMENTAL_FLOW_CONTROL_LAYER", "write `featureGates: [flowControl]` into the EndpointPickerConfig"),
-    ("OTEL_TRACES_EXPORTER", TRACING),
-    ("OTEL_EXPORTER_OTLP_ENDPOINT", TRACING),
-    ("OTEL_TRACES_SAMPLER", TRACING),
 ];
 const SCHEDULING: &str = "scheduling is what the EndpointPickerConfig says: name its plugins there";
-const TRACING: &str = "no spans are sent";
 
 impl Reader<'_> {
     fn variable(&self, name: &str) -> Option<String> {
@@ -192,11 +211,13 @@ impl Reader<'_> {
         read
     }
 
+    fn traces(&mut self) -> Option<weir_traces::Settings> {
+        weir_traces::Settings::of(self.env, self.given.switch("tracing"), SERVICE, &mut self.notes)
+    }
+
     fn without_effect(&mut self) {
         for (name, instead) in WITHOUT_EFFECT {
-            // Charts set those of tracing whether it is on or not.
-            let off = instead == TRACING && self.given.switch("tracing") == Some(false);
-            if self.variable(name).is_some() && !off {
+            if self.variable(name).is_some() {
                 self.notes.push(format!("the variable {name} has no effect: {instead}"));
             }
         }
@@ -281,8 +302,7 @@ impl Reader<'_> {
     }
 
     fn http(&mut self) -> Option<Http> {
-        let without =
-            ["http-cert-path", "http-idle-timeout", "http-keep-alive"].into_iter().find(|flag| self.given.text(flag).is_some());
+        let without = HTTP_FLAGS.into_iter().find(|flag| self.given.text(flag).is_some());
         let Some(text) = self.given.text("http") else {
             if let Some(flag) = without {
                 self.wrong.push(format!("--{flag}: clients are served with --http ADDRESS:PORT alone: give that too"));
@@ -299,7 +319,40 @@ impl Reader<'_> {
         }
         let comments = self.given.duration("http-keep-alive").unwrap_or(COMMENTS);
         let cert_path = self.given.text("http-cert-path").map(PathBuf::from);
-        Some(Http { address, port, cert_path, patience, comments: (!comments.is_zero()).then_some(comments) })
+        let body_idle = self.given.duration("http-body-timeout").unwrap_or(BODY_IDLE);
+        if body_idle.is_zero() {
+            self.wrong.push("--http-body-timeout: a client needs time to send a body: give more than 0s".to_owned());
+        }
+        let (backend, comments) = (self.backend(), (!comments.is_zero()).then_some(comments));
+        Some(Http { address, port, cert_path, patience, body_idle, backend, comments })
+    }
+
+    /// TLS to model servers.
+    fn backend(&mut self) -> Option<Backend> {
+        let backend = Backend {
+            ca_file: self.given.text("http-backend-ca-file").map(PathBuf::from),
+            server_name: self.given.text("http-backend-server-name").map(str::to_owned),
+            insecure: self.given.switch("http-backend-insecure-skip-verify").unwrap_or(false),
+        };
+        match self.given.text("http-backend-scheme") {
+            Some("https") if backend.insecure && (backend.ca_file.is_some() || backend.server_name.is_some()) => {
+                let wrong = "no certificate is checked then: leave out --http-backend-ca-file and --http-backend-server-name";
+                self.wrong.push(format!("--http-backend-insecure-skip-verify: {wrong}"));
+                None
+            }
+            Some("https") => Some(backend),
+            None | Some("http") => {
+                if backend != Backend::default() {
+                    let wrong = "there are certificates over TLS alone: give --http-backend-scheme https";
+                    self.wrong.push(format!("--http-backend-ca-file, -server-name, -insecure-skip-verify: {wrong}"));
+                }
+                None
+            }
+            Some(other) => {
+                self.wrong.push(format!("--http-backend-scheme: `{}`: give http or https", other.escape_debug()));
+                None
+            }
+        }
     }
 
     fn port(&mut self, flag: &str, variable: Option<&str>) -> Option<u16> {

@@ -168,8 +168,12 @@ fn variables_count_where_flags_say_nothing() {
     let saturation = with("--pool-name p", &[("SD_QUEUE_DEPTH_THRESHOLD", "9"), ("SD_KV_CACHE_UTIL_THRESHOLD", "2")]);
     assert_eq!((saturation.saturation.queue, saturation.saturation.kv_cache_utilization), (Some(9.0), None));
     let tracing = [("OTEL_TRACES_EXPORTER", "otlp"), ("EXPERIMENTAL_USE_SCHEDULER_V2", "true")];
-    assert_eq!(with("--pool-name p", &tracing).notes.len(), 2);
-    assert_eq!(with("--pool-name p --tracing=false", &tracing).notes.len(), 1);
+    let on = with("--pool-name p", &tracing);
+    assert_eq!((on.notes.len(), on.traces.is_some()), (1, true));
+    // Charts set the variables whether it is on or not.
+    let off = with("--pool-name p --tracing=false", &tracing);
+    assert_eq!((off.notes.len(), off.traces), (1, None));
+    assert_eq!(with("--pool-name p", &[]).traces, None);
     let clamped = with("--pool-name p --refresh-metrics-interval 1ms", &[]);
     assert_eq!((clamped.refresh.as_millis(), clamped.notes.len()), (20, 1));
     let key = options_with("--pool-name p", &[("DESTINATION_ENDPOINT_HINT_KEY", "x-other")]).unwrap_err();

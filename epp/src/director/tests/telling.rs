@@ -78,3 +78,25 @@ async fn what_requests_took_is_measured_by_model_and_told_every_10_s() {
     assert!(!rig.writers[0].wants_latencies(Instant::now()), "nobody need read the servers' histograms");
     publishing.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn others_are_named_for_a_request_whose_endpoint_was_not_reached() {
+    let mut rig = Rig::new(3);
+    rig.all_idle();
+    let asked = request();
+    let mut pick = rig.place(asked.clone()).await.unwrap();
+    let first = pick.endpoints[0];
+    let second = rig.director.instead(&asked, &[first])[0];
+    let third = rig.director.instead(&asked, &[first, second])[0];
+    let mut all = [first, second, third];
+    all.sort();
+    assert_eq!(all, [address(0), address(1), address(2)]);
+    assert!(rig.director.instead(&asked, &all).is_empty());
+    assert_eq!(rig.in_flight().iter().sum::<u64>(), 1, "it is counted where it was placed");
+    pick.ticket.served_by(third);
+    let of_third = all.iter().position(|at| *at == third).unwrap();
+    assert_eq!(rig.in_flight()[of_third], 1, "then where it was served");
+    // The gateway's subset holds for others, too.
+    let asked = only(&[(first.ip(), Some(first.port()))]);
+    assert!(rig.director.instead(&asked, &[first]).is_empty());
+}
