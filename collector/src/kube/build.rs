@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use weir_datastore::engine::Engine;
 use weir_datastore::{EndpointAddress, EndpointSpec, EndpointState, MetricsSource, PodStart, PoolId, PoolSpec, StartingPod};
-use weir_k8s::InferencePool;
+use weir_k8s::{FieldProblem, InferencePool};
 
 use super::KubeDiscoveryConfig;
 use super::annotations::{hold_of, page_of, required_of};
