@@ -2,9 +2,10 @@
 
 use std::hint::black_box;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use tokio::time::Instant;
 use weir_datastore::latency::{Latency, Meter};
 
 /// Requests are shared out by their endpoints.
@@ -34,7 +35,7 @@ fn meter(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("latency noted");
     for threads in [1, 2, 4] {
         for (name, shards) in [("one lock", 1), ("eight shards", SHARDS)] {
-            let meters: Vec<_> = (0..shards).map(|_| Mutex::new(Meter::new(tokio::time::Instant::now()))).collect();
+            let meters: Vec<_> = (0..shards).map(|_| Mutex::new(Meter::new(Instant::now()))).collect();
             group.bench_function(format!("{name}, {threads} threads"), |bencher| {
                 // The time of one value of one thread: with as many cores as threads and no waiting, the same for all.
                 bencher.iter_custom(|each| noted(&meters, threads, each));

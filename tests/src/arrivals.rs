@@ -100,9 +100,10 @@ fn plan(phases: &[Phase]) -> Vec<Duration> {
     for phase in phases {
         let mut at = begin;
         begin += phase.seconds;
-        while phase.rate > 0.0 {
+        // Without requests the first would come after for ever.
+        loop {
             at += -(1.0 - rng.random::<f64>()).ln() / phase.rate;
-            if at >= begin {
+            if at.is_nan() || at >= begin {
                 break;
             }
             times.push(Duration::from_secs_f64(at));
