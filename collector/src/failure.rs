@@ -225,3 +225,33 @@ fn causes<'error>(error: &'error (dyn StdError + 'static)) -> impl Iterator<Item
 fn innermost(error: &(dyn StdError + 'static)) -> String {
     causes(error).last().map(ToString::to_string).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod code_tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_has_the_code_of_what_is_to_be_mended() {
+        let url: Url = "http://a/metrics".parse().unwrap();
+        let of_status = |status: u16| ScrapeFailure::of_status(&url, StatusCode::from_u16(status).unwrap(), false).code;
+        let statuses = [401, 403, 404, 405, 501, 503].map(of_status);
+        assert_eq!(
+            statuses,
+            [
+                codes::PAGE_UNAUTHORIZED,
+                codes::PAGE_FORBIDDEN,
+                codes::PAGE_ABSENT,
+                codes::PAGE_ABSENT,
+                codes::PAGE_ABSENT,
+                codes::PAGE_UNREACHABLE
+            ]
+        );
+        let no_engine = |sample_lines| ReadError::NoEngine { expected: "vLLM".into(), hint: String::new(), sample_lines };
+        assert_eq!(ScrapeFailure::of_page(&url, &no_engine(0)).code, codes::PAGE_EMPTY);
+        assert_eq!(ScrapeFailure::of_page(&url, &no_engine(3)).code, codes::PAGE_ENGINE_UNKNOWN);
+        assert_eq!(ScrapeFailure::of_page(&url, &ReadError::Page(PageError::Html)).code, codes::PAGE_ENGINE_UNKNOWN);
+        let refused = io::Error::from(ErrorKind::ConnectionRefused);
+        let told = ScrapeFailure::of_transport(&url, &refused, Duration::from_secs(1), Progress::Asked);
+        assert_eq!(told.code, codes::SERVER_PORT_REFUSED);
+    }
+}

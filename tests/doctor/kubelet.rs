@@ -49,7 +49,8 @@ pub(crate) fn serve_logs(cluster: &'static Cluster) -> Runtime {
     let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let listener = runtime.block_on(TcpListener::bind(("0.0.0.0", PORT))).unwrap();
-    let logs = move |Path((namespace, pod, container)): Path<(String, String, String)>, Query(wanted): Query<HashMap<String, String>>| async move {
+    let logs = move |Path((namespace, pod, container)): Path<(String, String, String)>,
+                     Query(wanted): Query<HashMap<String, String>>| async move {
         let log = tokio::task::spawn_blocking(move || cluster.logs(&namespace, &pod, &container)).await.unwrap();
         let log = log.map_err(|error| (StatusCode::NOT_FOUND, error))?;
         let lines: Vec<_> = log.lines().collect();

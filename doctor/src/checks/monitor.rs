@@ -213,9 +213,8 @@ fn token_missing(facts: &Facts) -> Vec<Finding> {
                     && secret.present == Some(false)
             });
             if absent {
-                let finding =
-                    Finding::new(kind, own.path(), "its token is in a Secret that does not exist: the page answers 401")
-                        .evidence(format!("there is no Secret {}/{name}", own.namespace()));
+                let finding = Finding::new(kind, own.path(), "its token is in a Secret that does not exist: the page answers 401")
+                    .evidence(format!("there is no Secret {}/{name}", own.namespace()));
                 found.push(finding.remedy(format!(
                     "kubectl -n {} get secrets; the token's Secret must be in the monitor's namespace",
                     own.namespace()

@@ -38,9 +38,7 @@ fn ours(facts: &Facts) -> impl Iterator<Item = &PodMonitor> {
         let spec = monitor.spec.as_ref().and_then(|spec| spec.namespace_selector.as_ref());
         let looks_at = |other: &str| {
             namespace == other
-                || spec.is_some_and(|names| {
-                    names.any == Some(true) || names.match_names.iter().flatten().any(|name| name == other)
-                })
+                || spec.is_some_and(|names| names.any == Some(true) || names.match_names.iter().flatten().any(|name| name == other))
         };
         !namespace.is_empty() && facts.every_pool().any(|pool| looks_at(meta(pool.metadata.as_ref()).namespace()))
     })
@@ -59,7 +57,10 @@ fn selected<'facts>(facts: &'facts Facts, monitor: &PodMonitor) -> Option<Vec<&'
     for pod in pods.iter().filter(|pod| pod.counts()) {
         let pod_meta = pod.meta();
         let in_scope = any
-            || names.map_or_else(|| pod_meta.namespace() == own.namespace(), |names| names.iter().any(|name| name == pod_meta.namespace()));
+            || names.map_or_else(
+                || pod_meta.namespace() == own.namespace(),
+                |names| names.iter().any(|name| name == pod_meta.namespace()),
+            );
         if in_scope && selector.matches(pod_meta.labels.as_ref()?)? {
             selected.push(pod);
         }

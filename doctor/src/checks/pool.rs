@@ -114,9 +114,12 @@ fn no_pods(facts: &Facts) -> Vec<Finding> {
             }
             None => {
                 let near =
-                    here.iter().filter_map(|pod| pod.meta().labels.as_ref().map(|labels| (pod, labels))).find(|(_, labels)| {
-                        wanted.iter().any(|(key, value)| labels.get(key).is_some_and(|own| own != value))
-                            || wanted.values().any(|value| labels.values().any(|own| own == value))
+                    here.iter().filter_map(|pod| pod.meta().labels.as_ref().map(|labels| (pod, labels))).find(|(pod, labels)| {
+                        // A picker beside the pool is none of its servers.
+                        let is_picker = pod.flag("pool-name").or_else(|| pod.flag("poolName")).is_some();
+                        !is_picker
+                            && (wanted.iter().any(|(key, value)| labels.get(key).is_some_and(|own| own != value))
+                                || wanted.values().any(|value| labels.values().any(|own| own == value)))
                     });
                 match near {
                     Some((pod, labels)) => format!(

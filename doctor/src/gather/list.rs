@@ -180,12 +180,14 @@ async fn each<T: DeserializeOwned + Fact>(asker: &Asker, paths: &[String], right
 /// Whether the Secrets that monitors name are there: their metadata alone is asked for.
 pub(super) async fn secrets(asker: &Asker, facts: &Facts) -> Listing<SecretName> {
     let mut wanted: Vec<(String, String)> = Vec::new();
-    let services = facts.service_monitors.iter().map(|monitor| {
-        (monitor.metadata.as_ref(), monitor.spec.as_ref().and_then(|spec| spec.endpoints.as_ref()))
-    });
-    let pods = facts.pod_monitors.iter().map(|monitor| {
-        (monitor.metadata.as_ref(), monitor.spec.as_ref().and_then(|spec| spec.pod_metrics_endpoints.as_ref()))
-    });
+    let services = facts
+        .service_monitors
+        .iter()
+        .map(|monitor| (monitor.metadata.as_ref(), monitor.spec.as_ref().and_then(|spec| spec.endpoints.as_ref())));
+    let pods = facts
+        .pod_monitors
+        .iter()
+        .map(|monitor| (monitor.metadata.as_ref(), monitor.spec.as_ref().and_then(|spec| spec.pod_metrics_endpoints.as_ref())));
     for (metadata, endpoints) in services.chain(pods) {
         let namespace = crate::look::meta(metadata).namespace().to_owned();
         let names = endpoints.into_iter().flatten().filter_map(MonitorEndpoint::secret).filter(|name| !name.is_empty());

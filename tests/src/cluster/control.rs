@@ -55,7 +55,8 @@ impl Default for Options {
             scheduler: false,
             adopt_nodes: false,
             hpa_sync: Duration::from_secs(2),
-            apiserver_arguments: Vec::new(),
+            // There is no name service: a node is found by its address, where a test serves the logs of its pods.
+            apiserver_arguments: vec!["--kubelet-preferred-address-types=InternalIP".into()],
             controller_manager_arguments: Vec::new(),
         }
     }
