@@ -54,7 +54,7 @@ async fn three_pools_an_adapter_an_empty_pool_and_an_unknown_model() {
     // Without a body the client chooses.
     let models = scene.post("routed", "").build().unwrap().url().join("/v1/models").unwrap();
     let models = scene.client.get(models).header("x-gateway-base-model-name", "llama").send().await.unwrap();
-    assert_eq!(models.headers()["x-inference-pod"], "llama-0");
+    assert_eq!(models.headers()["x-inference-pod"], "llama-0-0");
     let page = scene.router.page();
     for line in [
         "weir_bbr_unknown_models_total 7",
