@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -16,6 +16,8 @@ use tokio::sync::oneshot;
 
 /// Lines that may wait, about 0.7 kB each and 3 kB at most.
 const WAITING: usize = 8192;
+/// Lines that are written together, at most.
+const TOGETHER: u64 = 256;
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Outcome {
@@ -153,15 +155,14 @@ impl AccessLogWriter {
                 }
                 Item::Flush(sender) => Some(sender),
             };
-            let (more, idle) = match items.try_recv() {
-                Ok(item) => (Some(item), false),
-                Err(TryRecvError::Empty) => (None, true),
-                Err(TryRecvError::Disconnected) => (None, true),
-            };
-            if outcome.is_ok() && (idle || flushed.is_some()) {
+            let more = items.try_recv().ok();
+            let due = more.is_none() || flushed.is_some() || pending >= TOGETHER;
+            if outcome.is_ok() && due {
                 outcome = out.flush();
             }
             match outcome {
+                // It is not known yet.
+                Ok(()) if !due => {}
                 Ok(()) => {
                     lines.get_or_create(&WRITTEN).inc_by(std::mem::take(&mut pending));
                     if std::mem::take(&mut failing) {
