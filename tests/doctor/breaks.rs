@@ -76,19 +76,20 @@ pub(crate) const BREAKS: &[(&str, &[&str], Act, Act)] = &[
     ),
     (
         "picker-service-missing",
-        &[],
+        // A picker that holds requests and cannot be read leaves the demand unknown.
+        &["hpa-metric-failed"],
         |scene| replace(scene, POOL_OBJECT, "/spec/endpointPickerRef/name", json!("r-eppp")),
         |scene| replace(scene, POOL_OBJECT, "/spec/endpointPickerRef/name", json!("r-epp")),
     ),
     (
         "picker-service-port",
-        &[],
+        &["hpa-metric-failed"],
         |scene| replace(scene, POOL_OBJECT, "/spec/endpointPickerRef/port/number", json!(9003)),
         |scene| replace(scene, POOL_OBJECT, "/spec/endpointPickerRef/port/number", json!(9002)),
     ),
     (
         "picker-forbidden",
-        &[],
+        &["hpa-metric-failed", "picker-not-ready"],
         |scene| {
             scene.cluster.apply(&scene.namespace, &role(false));
             scene.kubectl(&["delete", "pod", "-l", "app=epp", "--grace-period=1"]);
@@ -101,7 +102,7 @@ pub(crate) const BREAKS: &[(&str, &[&str], Act, Act)] = &[
     ),
     (
         "picker-no-pods",
-        &[],
+        &["hpa-metric-failed"],
         |scene| scene.patch("service/r-epp", &json!([{"op": "replace", "path": "/spec/selector", "value": {"app": "nobody"}}])),
         |scene| scene.patch("service/r-epp", &json!([{"op": "replace", "path": "/spec/selector", "value": {"app": "epp"}}])),
     ),
