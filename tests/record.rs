@@ -106,11 +106,18 @@ fn near(what: &str, found: f64, expected: f64, share: f64) {
 #[test]
 fn a_load_comes_back_as_it_was() {
     let setup = Setup::new("record", None);
+    // What is served before the first turn with all servers is before its beginning.
+    eventually("some turns", || {
+        let page = get(&setup.page)?;
+        let known = |line: &&str| line.starts_with("weir_record_seconds_total{") && line.contains("state=\"known\"");
+        let turns = page.lines().find(known).and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        if turns.is_some_and(|turns| turns >= 2.0) { Ok(()) } else { Err(page) }
+    });
     let load = setup.load(&[Phase { seconds: 6.0, rate: 3.0 }, Phase { seconds: 6.0, rate: 12.0 }]);
     let (served, failed) = eventually("all answers", || load.all_ended());
     assert_eq!(failed, 0);
     // What was served before the pages were read once more is on none of them.
-    setup.page_until("all of it", "weir_record_requests_total{", |requests| requests >= served as f64 * 0.97);
+    setup.page_until("all of it", "weir_record_requests_total{", |requests| requests >= served as f64 * 0.95);
     let (prompts, answers) = (setup.counted("vllm:prompt_tokens_total{"), setup.counted("vllm:generation_tokens_total{"));
     let (ended_well, output) = setup.exporter.terminate();
     assert!(ended_well, "{output}");
@@ -118,7 +125,7 @@ fn a_load_comes_back_as_it_was() {
     let text = std::fs::read_to_string(&setup.trace).unwrap();
     assert!(text.contains("requests as the servers' counters and queues show them"), "{text}");
     let recorded = requests(&text);
-    near("requests", recorded.len() as f64, served as f64, 0.03);
+    near("requests", recorded.len() as f64, served as f64, 0.05);
     near("prompt tokens", recorded.iter().map(|request| request.1).sum(), prompts, 0.1);
     near("answer tokens", recorded.iter().map(|request| request.2).sum(), answers, 0.1);
     // The curve of arrivals is that of those that were sent, within two readings and what a request waits.
@@ -168,7 +175,7 @@ fn a_full_disk_ends_neither_the_exporter_nor_the_trace() {
     assert!(page.contains("state=\"lost\"") && page.contains("inference_pool_total_running_requests{name=\"llama\""), "{page}");
     drop(load);
     let (ended_well, output) = setup.exporter.terminate();
-    assert!(ended_well && output.matches("nothing is recorded until that is mended").count() == 1, "{output}");
+    assert!(ended_well && output.matches("(os error 27)").count() == 1, "{output}");
     let text = std::fs::read_to_string(&setup.trace).unwrap();
     assert!(text.len() <= 1024 && text.ends_with('\n'), "{text}");
     replayed(&setup.trace);
