@@ -28,6 +28,7 @@ async fn each_request_is_one_line_of_the_access_log() {
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let told: Vec<_> = lines.iter().map(|line| (line["status"].as_u64(), line["completion_tokens"].as_u64())).collect();
     assert_eq!(told, [(Some(200), Some(3)), (Some(200), Some(3)), (Some(400), None)], "{text}");
+    assert!(lines[..2].iter().all(|line| line["reason"].is_null()), "whole answers need no reason: {text}");
     assert_eq!((&lines[0]["request_id"], &lines[1]["request_id"]), (&"r1".into(), &id.into()));
     assert_eq!(lines[0]["endpoint"], server.address.to_string());
     // The model server knows the request by the same name, and for whom it is.

@@ -7,7 +7,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use http_body_util::BodyExt;
-use hyper::body::Incoming as ServerBody;
+use hyper::body::{Body as _, Incoming as ServerBody};
 use tokio::time::{Instant, timeout};
 
 use super::metrics::ProxyMetrics;
@@ -62,7 +62,8 @@ impl Relay {
                 None => Chunk { body: Vec::new(), end: true },
                 Some(Err(error)) => return Err(Trouble::Broken(root(&error))),
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => Chunk { body: data.into(), end: false },
+                    // Of an answer of known length nobody asks for more than that.
+                    Ok(data) => Chunk { body: data.into(), end: self.body.is_end_stream() },
                     Err(_trailers) => continue,
                 },
             };
