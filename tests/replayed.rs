@@ -32,7 +32,7 @@ const STARTS: &str = "12s";
 const PROMPT: usize = 50;
 const ANSWER: u32 = 40;
 /// How far the curves may be apart: seconds of each step, and replicas of the highest and last number.
-const SECONDS_APART: f64 = 10.0;
+const SECONDS_APART: f64 = 15.0;
 const REPLICAS_APART: i64 = 1;
 /// Between two looks at the Deployment.
 const LOOK: Duration = Duration::from_millis(250);
