@@ -60,7 +60,36 @@ fn whoever_waits_when_the_picker_ends_hears_of_it_and_the_next_one_serves() {
         return;
     }
     let _alone = alone();
-    pickers_that_end(&SCALER);
+    let stage = Stage::new(&SCALER, &slow_servers(1, START), 1);
+    let Stage { scene } = &stage;
+
+    // The picker is killed while it holds: whoever it held learns of it at once, and may come again.
+    stage.is_empty();
+    let asked = stage.ask(5, 2);
+    stage.holds(5);
+    let killed = Instant::now();
+    scene.cluster.command(&format!("kill-pod {}/{}", scene.namespace, scene.pickers[0].0));
+    for answer in stage.answers(asked) {
+        eprintln!("{}: picker killed: {} after {:.2?}: {:?}", SCALER.name, answer.status, answer.at - killed, answer.body);
+        assert_eq!(answer.status, 503);
+        assert!(answer.at - killed < START, "not once a server is there");
+    }
+    scene.cluster.wait_for_pods(&scene.namespace, "app=epp", 1);
+    let again = scene.cluster.wait_for("the next ones to be served", || {
+        let answers = stage.answers(stage.ask(5, 2));
+        if answers.iter().all(super::stage::Answer::is_whole) { Ok(answers) } else { Err(format!("{answers:?}")) }
+    });
+    eprintln!("{}: picker killed: next ones whole after {:.2?}", SCALER.name, again[0].at - killed);
+
+    // The picker is told to go while it holds: whoever it holds is told to come again, to another one.
+    stage.is_empty();
+    let asked = stage.ask(5, 2);
+    stage.holds(5);
+    scene.cluster.kubectl(&["delete", "pod", "-n", &scene.namespace, &scene.pickers[0].0, "--wait=false"]).unwrap();
+    for answer in stage.answers(asked) {
+        assert_eq!((answer.status, answer.retry_after.as_deref()), (503, Some("1")));
+        assert_eq!(answer.reason.as_deref(), Some("rejected-shutting-down"));
+    }
 }
 
 /// The whole way, by whatever `way` scales.
@@ -105,39 +134,5 @@ fn there_and_back(way: &Way) {
             starts if starts.get(phase) == Some(&seen) => Ok(()),
             starts => Err(format!("{starts:?}, before {starts_before:?}")),
         });
-    }
-}
-
-/// Pickers that end while they hold, one by its death and one as it is told to.
-fn pickers_that_end(way: &Way) {
-    let stage = Stage::new(way, &slow_servers(1, START), 1);
-    let Stage { scene } = &stage;
-
-    // The picker is killed while it holds: whoever it held learns of it at once, and may come again.
-    stage.is_empty();
-    let asked = stage.ask(5, 2);
-    stage.holds(5);
-    let killed = Instant::now();
-    scene.cluster.command(&format!("kill-pod {}/{}", scene.namespace, scene.pickers[0].0));
-    for answer in stage.answers(asked) {
-        eprintln!("{}: picker killed: {} after {:.2?}: {:?}", way.name, answer.status, answer.at - killed, answer.body);
-        assert_eq!(answer.status, 503);
-        assert!(answer.at - killed < START, "not once a server is there");
-    }
-    scene.cluster.wait_for_pods(&scene.namespace, "app=epp", 1);
-    let again = scene.cluster.wait_for("the next ones to be served", || {
-        let answers = stage.answers(stage.ask(5, 2));
-        if answers.iter().all(super::stage::Answer::is_whole) { Ok(answers) } else { Err(format!("{answers:?}")) }
-    });
-    eprintln!("{}: picker killed: next ones whole after {:.2?}", way.name, again[0].at - killed);
-
-    // The picker is told to go while it holds: whoever it holds is told to come again, to another one.
-    stage.is_empty();
-    let asked = stage.ask(5, 2);
-    stage.holds(5);
-    scene.cluster.kubectl(&["delete", "pod", "-n", &scene.namespace, &scene.pickers[0].0, "--wait=false"]).unwrap();
-    for answer in stage.answers(asked) {
-        assert_eq!((answer.status, answer.retry_after.as_deref()), (503, Some("1")));
-        assert_eq!(answer.reason.as_deref(), Some("rejected-shutting-down"));
     }
 }

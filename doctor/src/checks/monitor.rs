@@ -1,8 +1,8 @@
 //! Monitors by which no Prometheus reads a page.
 
 use crate::facts::Facts;
-use crate::facts::meta::Labels;
-use crate::facts::monitoring::{MonitorEndpoint, ServiceMonitor};
+use crate::facts::meta::{Labels, Meta, Selector};
+use crate::facts::monitoring::{MonitorEndpoint, NamespaceSelector, PrometheusSpec, ServiceMonitor};
 use crate::facts::workload::{IntOrName, Service};
 use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{has_all, meta};
@@ -84,19 +84,13 @@ pub(super) fn selected<'facts>(facts: &'facts Facts, monitor: &ServiceMonitor) -
     let own = meta(monitor.metadata.as_ref());
     let spec = monitor.spec.as_ref()?;
     let selector = spec.selector.as_ref()?;
-    let namespaces = spec.namespace_selector.as_ref();
-    let any = namespaces.and_then(|namespaces| namespaces.any).unwrap_or(false);
-    let names = namespaces.and_then(|namespaces| namespaces.match_names.as_ref());
     let services = facts.services.all()?;
     let mut selected = Vec::new();
     for service in services {
         let service_meta = meta(service.metadata.as_ref());
-        let in_scope = any
-            || names.map_or_else(
-                || service_meta.namespace() == own.namespace(),
-                |names| names.iter().any(|name| name == service_meta.namespace()),
-            );
-        if in_scope && selector.matches(service_meta.labels.as_ref()?)? {
+        let looked_into =
+            NamespaceSelector::looks_into(spec.namespace_selector.as_ref(), own.namespace(), service_meta.namespace());
+        if looked_into && selector.matches(service_meta.labels.as_ref()?)? {
             selected.push(service);
         }
     }
@@ -172,27 +166,39 @@ fn port_name(facts: &Facts) -> Vec<Finding> {
 }
 
 fn not_taken(facts: &Facts) -> Vec<Finding> {
-    let Some(prometheuses) = facts.prometheuses.all().filter(|all| !all.is_empty()) else { return Vec::new() };
-    let found = facts.service_monitors.iter().filter(|monitor| concerns_us(facts, monitor)).filter_map(|monitor| {
-        let own = meta(monitor.metadata.as_ref());
-        let labels = own.labels.as_ref()?;
-        let mut wanted = None;
-        for prometheus in prometheuses {
-            let selector = prometheus.spec.as_ref()?.service_monitor_selector.as_ref()?;
-            if selector.matches(labels)? {
-                return None;
-            }
-            wanted = Some((meta(prometheus.metadata.as_ref()), selector));
+    let ours = facts.service_monitors.iter().filter(|monitor| concerns_us(facts, monitor));
+    ours.filter_map(|monitor| {
+        nobody_takes(facts, meta(monitor.metadata.as_ref()), ("ServiceMonitor", "monitors"), |spec| {
+            spec.service_monitor_selector.as_ref()
+        })
+    })
+    .collect()
+}
+
+/// That no Prometheus takes the monitor `own` of this kind, as people call several of them; `selector`: which ones a Prometheus takes.
+pub(super) fn nobody_takes(
+    facts: &Facts,
+    own: &Meta,
+    (kind, several): (&'static str, &str),
+    selector: fn(&PrometheusSpec) -> Option<&Selector>,
+) -> Option<Finding> {
+    let labels = own.labels.as_ref()?;
+    let mut wanted = None;
+    for prometheus in facts.prometheuses.all()? {
+        let selector = selector(prometheus.spec.as_ref()?)?;
+        if selector.matches(labels)? {
+            return None;
         }
-        let (prometheus, selector) = wanted?;
-        let finding = Finding::new("ServiceMonitor", own.path(), "no Prometheus takes it").evidence(format!(
-            "Prometheus {} takes monitors with {}",
-            prometheus.path(),
-            selector.shown()
-        ));
-        Some(finding.remedy(format!("kubectl -n {} label servicemonitor {} {}", own.namespace(), own.name(), selector.shown())))
-    });
-    found.collect()
+        wanted = Some((meta(prometheus.metadata.as_ref()), selector));
+    }
+    let (prometheus, selector) = wanted?;
+    let finding = Finding::new(kind, own.path(), "no Prometheus takes it").evidence(format!(
+        "Prometheus {} takes {several} with {}",
+        prometheus.path(),
+        selector.shown()
+    ));
+    let resource = kind.to_lowercase();
+    Some(finding.remedy(format!("kubectl -n {} label {resource} {} {}", own.namespace(), own.name(), selector.shown())))
 }
 
 fn token_missing(facts: &Facts) -> Vec<Finding> {

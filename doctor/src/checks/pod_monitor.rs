@@ -1,7 +1,8 @@
 //! PodMonitors by which no Prometheus reads a page.
 
+use super::monitor::nobody_takes;
 use crate::facts::Facts;
-use crate::facts::monitoring::PodMonitor;
+use crate::facts::monitoring::{NamespaceSelector, PodMonitor};
 use crate::facts::workload::Pod;
 use crate::finding::{Check, Elsewhere, Family, Finding, Severity};
 use crate::look::{has_all, meta};
@@ -50,18 +51,14 @@ fn selected<'facts>(facts: &'facts Facts, monitor: &PodMonitor) -> Option<Vec<&'
     let spec = monitor.spec.as_ref()?;
     let selector = spec.selector.as_ref()?;
     let namespaces = spec.namespace_selector.as_ref();
-    let any = namespaces.and_then(|namespaces| namespaces.any).unwrap_or(false);
-    let names = namespaces.and_then(|namespaces| namespaces.match_names.as_ref());
-    let pods = if any || names.is_some() { facts.pods.all()? } else { facts.pods.all_in(own.namespace())? };
+    let elsewhere = namespaces.is_some_and(|namespaces| namespaces.any == Some(true) || namespaces.match_names.is_some());
+    let pods = if elsewhere { facts.pods.all()? } else { facts.pods.all_in(own.namespace())? };
     let mut selected = Vec::new();
     for pod in pods.iter().filter(|pod| pod.counts()) {
         let pod_meta = pod.meta();
-        let in_scope = any
-            || names.map_or_else(
-                || pod_meta.namespace() == own.namespace(),
-                |names| names.iter().any(|name| name == pod_meta.namespace()),
-            );
-        if in_scope && selector.matches(pod_meta.labels.as_ref()?)? {
+        if NamespaceSelector::looks_into(namespaces, own.namespace(), pod_meta.namespace())
+            && selector.matches(pod_meta.labels.as_ref()?)?
+        {
             selected.push(pod);
         }
     }
@@ -105,25 +102,11 @@ fn of_one(facts: &Facts, monitor: &PodMonitor) -> Option<Finding> {
 }
 
 fn not_taken(facts: &Facts) -> Vec<Finding> {
-    let Some(prometheuses) = facts.prometheuses.all().filter(|all| !all.is_empty()) else { return Vec::new() };
-    let found = ours(facts).filter_map(|monitor| {
-        let own = meta(monitor.metadata.as_ref());
-        let labels = own.labels.as_ref()?;
-        let mut wanted = None;
-        for prometheus in prometheuses {
-            let selector = prometheus.spec.as_ref()?.pod_monitor_selector.as_ref()?;
-            if selector.matches(labels)? {
-                return None;
-            }
-            wanted = Some((meta(prometheus.metadata.as_ref()), selector));
-        }
-        let (prometheus, selector) = wanted?;
-        let finding = Finding::new("PodMonitor", own.path(), "no Prometheus takes it").evidence(format!(
-            "Prometheus {} takes PodMonitors with {}",
-            prometheus.path(),
-            selector.shown()
-        ));
-        Some(finding.remedy(format!("kubectl -n {} label podmonitor {} {}", own.namespace(), own.name(), selector.shown())))
-    });
-    found.collect()
+    ours(facts)
+        .filter_map(|monitor| {
+            nobody_takes(facts, meta(monitor.metadata.as_ref()), ("PodMonitor", "PodMonitors"), |spec| {
+                spec.pod_monitor_selector.as_ref()
+            })
+        })
+        .collect()
 }

@@ -36,6 +36,15 @@ facts! {
     SecretName { namespace: String, name: String, present: bool, }
 }
 
+impl NamespaceSelector {
+    /// Whether a monitor in namespace `own`, with this selector or none, looks into `namespace`.
+    pub(crate) fn looks_into(selector: Option<&Self>, own: &str, namespace: &str) -> bool {
+        let names = selector.and_then(|selector| selector.match_names.as_ref());
+        selector.and_then(|selector| selector.any).unwrap_or(false)
+            || names.map_or_else(|| namespace == own, |names| names.iter().any(|name| name == namespace))
+    }
+}
+
 impl MonitorEndpoint {
     /// The name of the Secret with its token.
     pub(crate) fn secret(&self) -> Option<&str> {

@@ -123,8 +123,7 @@ impl Shared {
         if let Some(trail) = &request.trail {
             trail.resolved(arrival.resolution.priority, arrival.resolution.target.as_ref());
         }
-        let target = arrival.resolution.target.as_deref().or(request.model.as_deref());
-        if let Some(refusal) = self.known_models.load().refusal(target) {
+        if let Some(refusal) = self.known_models.load().refusal(arrival.resolution.target_model(&request)) {
             arrival.model.refused(refusal.code);
             return Err(refusal);
         }
@@ -210,7 +209,8 @@ impl Shared {
         outcome
     }
 
-    fn lane<'a>(&self, request: &'a InferenceRequest) -> &'a Subset {
+    /// The endpoints that `request` may go to.
+    pub(super) fn lane<'a>(&self, request: &'a InferenceRequest) -> &'a Subset {
         if self.honour_subset { &request.subset } else { &Subset::All }
     }
 

@@ -26,7 +26,7 @@ use crate::scheduling::handlers::Chosen;
 use crate::scheduling::prefix::{Holder, PrefixHashes, PrefixSettings, hash_prefix};
 use crate::scheduling::{
     Candidate, Cycle, ExtensionPoint, Load, Named, Notes, Observer, Placement, Runs, SchedulingConfig, SchedulingRequest, Scratch,
-    Stage,
+    Stage, TokenEstimate,
 };
 
 /// The prefix of a request, and who was given how much of it before.
@@ -35,6 +35,31 @@ struct Prefix {
     hashes: PrefixHashes,
     block_tokens: usize,
     matches: HashMap<Holder, usize>,
+}
+
+impl Prefix {
+    /// `request`, which has this prefix, as plugins are shown it: with its number, and when it is placed.
+    fn asked<'a>(
+        &self,
+        request: &'a InferenceRequest,
+        resolution: &'a Resolution,
+        estimate: TokenEstimate,
+        (turn, now): (u64, Instant),
+        notes: &'a Notes,
+    ) -> SchedulingRequest<'a> {
+        SchedulingRequest {
+            request,
+            target_model: resolution.target_model(request),
+            prefix_blocks: self.hashes.len(),
+            block_tokens: self.block_tokens,
+            priority: resolution.priority,
+            estimate,
+            now,
+            turn,
+            peer: None,
+            notes,
+        }
+    }
 }
 
 /// What is known of a request once it came, and stays so while it waits.
@@ -97,25 +122,13 @@ impl Shared {
         let scheduling = self.scheduling();
         let view = self.look(&scheduling, now).ok_or_else(no_pool)?;
         let View { snapshot, roster, .. } = &*view;
-        let target_model = resolution.target.as_deref().or(request.model.as_deref());
-        let prefix = self.prefix(&scheduling, request, target_model, snapshot);
-        let subset = if self.honour_subset { &request.subset } else { &Subset::All };
+        let prefix = self.prefix(&scheduling, request, resolution.target_model(request), snapshot);
+        let subset = self.lane(request);
         let notes = Notes::default();
         let trail = request.trail.as_deref();
         let followed = trail.map(|trail| Followed { metrics: &self.metrics, trail });
         let observer: &dyn Observer = followed.as_ref().map_or(&self.metrics, |followed| followed);
-        let request = SchedulingRequest {
-            request,
-            target_model,
-            prefix_blocks: prefix.hashes.len(),
-            block_tokens: prefix.block_tokens,
-            priority: resolution.priority,
-            estimate: scheduling.tokens,
-            now,
-            turn,
-            peer: None,
-            notes: &notes,
-        };
+        let request = prefix.asked(request, resolution, scheduling.tokens, (turn, now), &notes);
         let seen = Seen { scheduling: &scheduling, snapshot, roster, prefix: &prefix, observer };
         let (placement, took) = self.choose(&request, seen, subset, admission, model, rng)?;
         let ticket = self.placed(&request, &placement, seen, model, took).ok_or_else(no_pool)?;
@@ -124,9 +137,8 @@ impl Shared {
             let told = |_: &mut dyn Rng| plugin.placed(&request, &placement, &mut response_headers);
             cycle(rng, observer).timed(ExtensionPoint::PreRequest, name, told);
         }
-        let told = |candidate: &Candidate<'_>| destination(candidate.address, placement.port);
         Ok(Pick {
-            endpoints: placement.primary.endpoints.iter().map(told).collect(),
+            endpoints: destinations(&placement),
             target_model: resolution.target.clone(),
             request_headers: placement.headers,
             response_headers,
@@ -142,22 +154,11 @@ impl Shared {
         let View { snapshot, roster, .. } = &*view;
         let mut rng = self.lots();
         let resolution = self.resources.borrow().clone().resolve(request, &mut rng);
-        let target_model = resolution.target.as_deref().or(request.model.as_deref());
-        let prefix = self.prefix(&scheduling, request, target_model, snapshot);
-        let subset = if self.honour_subset { &request.subset } else { &Subset::All };
+        let prefix = self.prefix(&scheduling, request, resolution.target_model(request), snapshot);
+        let subset = self.lane(request);
         let notes = Notes::default();
-        let request = SchedulingRequest {
-            request,
-            target_model,
-            prefix_blocks: prefix.hashes.len(),
-            block_tokens: prefix.block_tokens,
-            priority: resolution.priority,
-            estimate: scheduling.tokens,
-            now,
-            turn: self.arrivals.load(Ordering::Relaxed),
-            peer: None,
-            notes: &notes,
-        };
+        let turn = self.arrivals.load(Ordering::Relaxed);
+        let request = prefix.asked(request, &resolution, scheduling.tokens, (turn, now), &notes);
         Scratch::with(|scratch| {
             let candidates = &mut scratch.candidates;
             self.candidates(subset, snapshot, roster, &prefix.matches, candidates);
@@ -169,13 +170,7 @@ impl Shared {
             let cycle = cycle(&mut rng, &self.metrics);
             let placement = scheduling.handler.plugin.schedule(&mut Runs::new(request, &scheduling.profiles, scratch, cycle));
             // Filters may leave none: then there is no other.
-            placement.map_or_else(
-                |_none| Vec::new(),
-                |placement| {
-                    let told = |candidate: &Candidate<'_>| destination(candidate.address, placement.port);
-                    placement.primary.endpoints.iter().map(told).collect()
-                },
-            )
+            placement.map_or_else(|_none| Vec::new(), |placement| destinations(&placement))
         })
     }
 
@@ -366,6 +361,11 @@ struct Seen<'a> {
 
 fn cycle<'a>(rng: &'a mut StdRng, observer: &'a dyn Observer) -> Cycle<'a> {
     Cycle { rng, clock: &Instant::now, observer }
+}
+
+/// Where the gateway is told to send what this is the place of, the best first.
+fn destinations(placement: &Placement<'_>) -> Vec<SocketAddr> {
+    placement.primary.endpoints.iter().map(|candidate| destination(candidate.address, placement.port)).collect()
 }
 
 /// Where the gateway is told to send what `endpoint` is to serve.

@@ -49,6 +49,13 @@ pub struct Resolution {
     pub rewritten_by: Option<Arc<str>>,
 }
 
+impl Resolution {
+    /// The model that is to serve `request`; absent where its body names none and nothing takes one's place.
+    pub fn target_model<'a>(&'a self, request: &'a InferenceRequest) -> Option<&'a str> {
+        self.target.as_deref().or(request.model.as_deref())
+    }
+}
+
 impl Resources {
     /// The objects of one pool. Of several that say something about the same, the oldest counts, as upstream has it.
     pub fn new(objectives: Vec<Objective>, rewrites: Vec<ModelRewrite>, models: Vec<InferenceModel>) -> Self {
